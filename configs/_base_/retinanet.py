@@ -1,0 +1,67 @@
+# RetinaNet on an FNA backbone (paper, section 4.3). Legacy details of the paper's mmdet 0.x: the
+# FPN's extra levels come from its input maps, and boxes learn by smooth L1 with beta 0.11.
+model = dict(
+    type="RetinaNet",
+    data_preprocessor=dict(
+        type="DetDataPreprocessor",
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_size_divisor=32,
+    ),
+    backbone=dict(
+        type="FNABackbone",
+        net_config="configs/net_configs/retinanet.txt",
+        out_indices=(2, 3, 5, 7),
+        init_cfg=dict(type="Remap", seed="checkpoints/seed_mbv2.pth"),
+    ),
+    neck=dict(
+        type="FPN",
+        in_channels=[24, 32, 96, 320],
+        out_channels=256,
+        start_level=1,
+        add_extra_convs="on_input",
+        num_outs=5,
+    ),
+    bbox_head=dict(
+        type="RetinaHead",
+        num_classes=80,
+        in_channels=256,
+        stacked_convs=4,
+        feat_channels=256,
+        anchor_generator=dict(
+            type="AnchorGenerator",
+            octave_base_scale=4,
+            scales_per_octave=3,
+            ratios=[0.5, 1.0, 2.0],
+            strides=[8, 16, 32, 64, 128],
+        ),
+        bbox_coder=dict(
+            type="DeltaXYWHBBoxCoder",
+            target_means=[0.0, 0.0, 0.0, 0.0],
+            target_stds=[1.0, 1.0, 1.0, 1.0],
+        ),
+        loss_cls=dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        loss_bbox=dict(type="SmoothL1Loss", beta=0.11, loss_weight=1.0),
+    ),
+    train_cfg=dict(
+        assigner=dict(
+            type="MaxIoUAssigner",
+            pos_iou_thr=0.5,
+            neg_iou_thr=0.4,
+            min_pos_iou=0,
+            ignore_iof_thr=-1,
+        ),
+        sampler=dict(type="PseudoSampler"),  # focal loss weighs all anchors
+        allowed_border=-1,
+        pos_weight=-1,
+        debug=False,
+    ),
+    test_cfg=dict(
+        nms_pre=1000,
+        min_bbox_size=0,
+        score_thr=0.05,
+        nms=dict(type="nms", iou_threshold=0.5),
+        max_per_img=100,
+    ),
+)

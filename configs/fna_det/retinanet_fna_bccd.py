@@ -1,0 +1,70 @@
+# Parameter adaptation on one's own data, the worked example of docs/new_dataset.md: blood cells
+# (BCCD), 205 training images of 640x480, sized for one CPU or GPU.
+_base_ = "retinanet_fna_param_adapt.py"
+
+# in the order of the annotation files
+metainfo = dict(classes=("RBC", "WBC", "Platelets"))
+data_root = "data/bccd/"
+scale = (320, 240)
+
+model = dict(bbox_head=dict(num_classes=3))
+
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="Resize", scale=scale, keep_ratio=True),
+    dict(type="RandomFlip", prob=[0.25, 0.25], direction=["horizontal", "vertical"]),
+    dict(type="PackDetInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=scale, keep_ratio=True),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(
+        type="PackDetInputs",
+        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
+    ),
+]
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=1,
+    dataset=dict(
+        metainfo=metainfo,
+        data_root=data_root,
+        ann_file="annotations/instances_train.json",
+        data_prefix=dict(img="images/"),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    num_workers=1,
+    dataset=dict(
+        metainfo=metainfo,
+        data_root=data_root,
+        ann_file="annotations/instances_val.json",
+        data_prefix=dict(img="images/"),
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = dict(
+    num_workers=1,
+    dataset=dict(
+        metainfo=metainfo,
+        data_root=data_root,
+        ann_file="annotations/instances_test.json",
+        data_prefix=dict(img="images/"),
+        pipeline=test_pipeline,
+    ),
+)
+val_evaluator = dict(ann_file=data_root + "annotations/instances_val.json")
+test_evaluator = dict(ann_file=data_root + "annotations/instances_test.json")
+
+# 12 epochs of 51 iterations; the learning rate of 32 images scaled to 4, then raised: few iterations
+train_cfg = dict(max_epochs=12, val_interval=4)
+optim_wrapper = dict(optimizer=dict(lr=0.02))
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1 / 3, by_epoch=False, begin=0, end=50),
+    dict(type="MultiStepLR", by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
+]
+default_hooks = dict(logger=dict(interval=10))
+auto_scale_lr = dict(base_batch_size=4)

@@ -1,0 +1,1 @@
+"""How an adaptation runs, on mmengine's Runner."""

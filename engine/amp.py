@@ -1,0 +1,28 @@
+"""``--amp``: mixed precision by mmengine on a GPU, and by bfloat16 autocast on CPU."""
+
+from contextlib import contextmanager
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+from torch import nn
+
+
+@OPTIM_WRAPPERS.register_module()
+class CPUAmpOptimWrapper(OptimWrapper):
+    """Mixed precision on CPU, which mmengine's wrapper refuses: bfloat16 needs no loss scaling."""
+
+    @contextmanager
+    def optim_context(self, model: nn.Module):
+        with super().optim_context(model), torch.autocast("cpu", dtype=torch.bfloat16):
+            yield
+
+
+def use_amp(cfg: Config) -> None:
+    """Make a config's optimizer wrapper run its forward passes in mixed precision."""
+    if torch.cuda.is_available():
+        cfg.optim_wrapper.type = "AmpOptimWrapper"
+        cfg.optim_wrapper.loss_scale = "dynamic"
+    else:
+        cfg.optim_wrapper.type = "CPUAmpOptimWrapper"

@@ -1,0 +1,146 @@
+"""Configs of the two entry points: what the command line adds to a config file."""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+
+from models import InputError, NetConfig
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that training and testing share; names and meanings are mmdet's."""
+    parser.add_argument("config", help="config file")
+    parser.add_argument("--work-dir", help="folder of the results (default work_dirs/CONFIG_NAME)")
+    parser.add_argument(
+        "--net-config", help="architecture of the backbone: a net_config file or its text"
+    )
+    parser.add_argument("--data-root", help="folder of the data set, in place of the config's")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        help="settings to override, key.inner=value; lists as key='[a,b]' or key=a,b",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="job launcher",
+    )
+    # torch.distributed.launch passes it; torchrun sets the environment variable instead
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def user_path(path: str) -> str:
+    """Absolute path of what a user typed, seen from the current folder, else the repository."""
+    here, in_repo = Path(path).expanduser().absolute(), REPO / path
+    return str(in_repo if in_repo.exists() and not here.exists() else here)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read a config and put the command line's arguments into it.
+
+    Paths inside a config are relative to the repository, which becomes the current folder; paths
+    on the command line are relative to where the user is.
+
+    Raises:
+        InputError: There is no such config, it cannot be read, or an argument does not suit it.
+    """
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    path = user_path(args.config)
+    if not Path(path).is_file():
+        raise InputError(f"config {args.config}: no such file")
+    work_dir = args.work_dir and str(Path(args.work_dir).expanduser().absolute())
+    data_root = args.data_root and user_path(args.data_root)
+    net_config = args.net_config
+    if net_config and "[" not in net_config:
+        net_config = user_path(net_config)
+
+    os.chdir(REPO)
+    try:
+        cfg = Config.fromfile(path)
+    except (SyntaxError, KeyError, NameError, TypeError, ImportError, OSError) as error:
+        raise InputError(f"config {args.config}: {type(error).__name__}: {error}") from None
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    cfg.work_dir = work_dir or cfg.get("work_dir") or f"work_dirs/{Path(path).stem}"
+    if data_root:
+        set_data_root(cfg, data_root)
+    _set_net_config(cfg, net_config)
+    _set_device(cfg)
+    return cfg
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Point every data set and evaluator of a config to another folder of the same layout.
+
+    Raises:
+        InputError: ``root`` is no folder, or the config has no ``data_root`` to replace.
+    """
+    if not Path(root).is_dir():
+        raise InputError(f"data root {root}: no such folder")
+    if not cfg.get("data_root"):
+        raise InputError("--data-root: the config has no data_root for it to replace")
+    old, new = cfg.data_root.rstrip("/") + "/", root.rstrip("/") + "/"
+
+    def moved(value):
+        if isinstance(value, dict):
+            return ConfigDict({key: moved(inner) for key, inner in value.items()})
+        if isinstance(value, list | tuple):
+            return type(value)(moved(inner) for inner in value)
+        if isinstance(value, str) and (value + "/").startswith(old):
+            return new + value[len(old) :]
+        return value
+
+    cfg.data_root = new
+    for split in ("train", "val", "test"):
+        for part in (f"{split}_dataloader", f"{split}_evaluator"):
+            if cfg.get(part):
+                cfg[part] = moved(cfg[part])
+
+
+def _set_net_config(cfg: Config, net_config: str | None) -> None:
+    """Write the architecture's text into the config, so that a dumped config stands alone."""
+    backbone = cfg.get("model", {}).get("backbone", {})
+    if net_config and "net_config" not in backbone:
+        raise InputError("--net-config: the config's backbone takes no net_config")
+    if "net_config" in backbone:
+        backbone.net_config = str(NetConfig.parse(net_config or backbone.net_config))
+
+
+def _set_device(cfg: Config) -> None:
+    """Let several processes run on CPU where there is no GPU: gloo instead of nccl.
+
+    Raises:
+        InputError: More processes on this machine than it has GPUs.
+    """
+    if cfg.launcher == "none":
+        return
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if gpus == 0:
+        cfg.model_wrapper_cfg = dict(type="CPUDistributedDataParallel")
+        if cfg.launcher == "pytorch" and not torch.distributed.is_initialized():
+            # mmengine's own start would ask for a CUDA device whatever the backend
+            torch.distributed.init_process_group("gloo")
+    elif processes > gpus:
+        raise InputError(f"{processes} GPUs asked for, this machine has {gpus}")
+
+
+def make_work_dir(work_dir: str) -> None:
+    """Create the folder of the results, and make sure that it can be written to.
+
+    Raises:
+        InputError: It cannot.
+    """
+    try:
+        Path(work_dir).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=work_dir).close()
+    except OSError as error:
+        raise InputError(f"work dir {work_dir}: cannot write there: {error.strerror}") from None

@@ -1,0 +1,72 @@
+"""Entry point of evaluation: test a checkpoint as a config says, on mmengine's Runner."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.evaluator import DumpResults
+from mmengine.runner import Runner
+
+from models import InputError
+
+from .config import add_arguments, load_config, make_work_dir, user_path
+from .entry import run
+from .hooks import MatchCheckpoint
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="engine.test", description="Evaluate a checkpoint as a config says"
+    )
+    add_arguments(parser)
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument("--show-dir", help="draw predictions beside ground truth into this folder")
+    parser.add_argument("--out", help="write the predictions to this file (.pkl)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    checkpoint = user_path(args.checkpoint)
+    if not Path(checkpoint).is_file():
+        raise InputError(f"checkpoint {args.checkpoint}: no such file")
+    if args.out and not args.out.endswith((".pkl", ".pickle")):
+        raise InputError(f"--out {args.out}: expected a name that ends in .pkl")
+    show_dir, out = (path and str(Path(path).absolute()) for path in (args.show_dir, args.out))
+    cfg = load_config(args)
+    cfg.load_from = checkpoint
+    make_work_dir(cfg.work_dir)
+    if show_dir:
+        make_work_dir(show_dir)
+        draw_predictions(cfg, show_dir)
+
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(MatchCheckpoint(args.checkpoint))
+    if out:
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
+    metrics = runner.test()
+    if runner.rank == 0:
+        write_metrics(metrics, Path(cfg.work_dir) / "metrics.json")
+        runner.logger.info(f"Done. Metrics lie in {cfg.work_dir}/metrics.json")
+
+
+def draw_predictions(cfg: Config, folder: str) -> None:
+    """Make the config's visualization hook draw every test image into ``folder``."""
+    hook = cfg.default_hooks.get("visualization")
+    if hook is None:
+        raise InputError("--show-dir: the config has no default_hooks.visualization to draw with")
+    hook.draw = True
+    hook.test_out_dir = folder
+
+
+def write_metrics(metrics: dict[str, float], path: Path) -> None:
+    """Write the metrics of a test whole or not at all."""
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(metrics, indent=2) + "\n")
+    os.replace(unfinished, path)
+
+
+if __name__ == "__main__":
+    run(main)

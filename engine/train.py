@@ -1,0 +1,51 @@
+"""Entry point of both adaptations: train what a config says, on mmengine's Runner."""
+
+import argparse
+
+from mmengine.runner import Runner
+
+from .amp import use_amp
+from .config import add_arguments, load_config, make_work_dir, user_path
+from .entry import run
+from .hooks import MatchCheckpoint
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="engine.train", description="Adapt a network as a config says"
+    )
+    add_arguments(parser)
+    parser.add_argument("--amp", action="store_true", help="train with mixed precision")
+    parser.add_argument(
+        "--auto-scale-lr", action="store_true", help="scale the learning rate by the batch size"
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        help="go on from this checkpoint; without a path, from the latest in the work dir",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    resume = user_path(args.resume) if args.resume not in (None, "auto") else args.resume
+    cfg = load_config(args)
+    if args.amp:
+        use_amp(cfg)
+    if args.auto_scale_lr:
+        cfg.setdefault("auto_scale_lr", {}).enable = True
+    if resume:
+        cfg.resume, cfg.load_from = True, None if resume == "auto" else resume
+    make_work_dir(cfg.work_dir)
+
+    runner = Runner.from_cfg(cfg)
+    if cfg.resume:
+        runner.register_hook(MatchCheckpoint(resume))
+    runner.train()
+    runner.logger.info(f"Done. Checkpoints and logs lie in {runner.work_dir}")
+
+
+if __name__ == "__main__":
+    run(main)

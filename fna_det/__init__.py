@@ -1,0 +1,5 @@
+"""What only detection needs."""
+
+from .coco import CheckedCocoDataset
+
+__all__ = ["CheckedCocoDataset"]

@@ -1,0 +1,142 @@
+"""The network of any net_config, as an mmengine backbone."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from .blocks import StageBlock, build_op, conv_bn_act
+from .errors import InputError
+from .net_config import NetConfig, Stage
+
+_STEM_STRIDE = 2
+_DEFAULT_INIT = [
+    dict(type="Kaiming", layer="Conv2d"),
+    dict(type="Constant", val=1, layer="BatchNorm2d"),
+]
+
+
+def strides_and_dilations(stage_strides: list[int], output_stride: int) -> list[tuple[int, int]]:
+    """What stride a stage keeps, and its dilation, so that the last map has ``output_stride``.
+
+    Walking the stages, once the accumulated stride (the stem's 2 included) has reached
+    ``output_stride``, a stage's stride becomes 1 and the dilation of that stage and of all after it
+    is multiplied by what its stride was (paper, section 4.2, after DeepLabv3).
+
+    Returns:
+        (stride, dilation) of every stage.
+
+    Raises:
+        InputError: The strides cannot give ``output_stride``.
+    """
+    accumulated, dilation, plan = _STEM_STRIDE, 1, []
+    for stride in stage_strides:
+        if accumulated >= output_stride:
+            dilation *= stride
+            stride = 1
+        accumulated *= stride
+        plan.append((stride, dilation))
+    if accumulated != output_stride:
+        raise InputError(
+            f"output_stride {output_stride}: the stem's stride {_STEM_STRIDE} and the stages' "
+            f"strides {list(stage_strides)} cannot give it"
+        )
+    return plan
+
+
+class StagedBackbone(BaseModule):
+    """Stem, stages and, where asked for, the last 1x1 conv of MobileNetV2's family.
+
+    Its blocks are numbered as in the released checkpoints: ``blocks.0`` the 3x3 stem with stride 2,
+    ``blocks.1`` … the stages, then ``blocks.N.conv`` the last 1x1 conv.
+
+    Args:
+        stages: The stages; what an entry of ``ops`` is, ``build_layer`` knows.
+        build_layer: (op, in_channels, out_channels, stride, dilation) → the layer.
+        out_indices, output_stride, last_channels, init_cfg: See :class:`FNABackbone`.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        build_layer: Callable[..., nn.Module],
+        out_indices: Sequence[int],
+        output_stride: int,
+        last_channels: int | None,
+        init_cfg: dict | list[dict] | None,
+    ):
+        super().__init__(init_cfg=init_cfg or _DEFAULT_INIT)
+        plan = strides_and_dilations([stage.stride for stage in stages], output_stride)
+
+        channels = stages[0].in_channels
+        blocks = [nn.Sequential(*conv_bn_act(3, channels, 3, stride=_STEM_STRIDE))]
+        for stage, (stride, dilation) in zip(stages, plan, strict=True):
+            layers = []
+            for op in stage.ops:
+                layers.append(build_layer(op, channels, stage.out_channels, stride, dilation))
+                channels, stride = stage.out_channels, 1
+            blocks.append(StageBlock(layers))
+        if last_channels:
+            blocks.append(LastConv(channels, last_channels))
+        self.blocks = nn.ModuleList(blocks)
+
+        self.out_indices = tuple(out_indices)
+        if bad := [i for i in self.out_indices if not 0 <= i < len(blocks)]:
+            raise InputError(f"out_indices: no block {bad[0]}, expected 0 to {len(blocks) - 1}")
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Images N×3×H×W → the maps of ``out_indices``, each N×C×⌈H/stride⌉×⌈W/stride⌉."""
+        maps = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self.out_indices:
+                maps.append(x)
+        return tuple(maps)
+
+
+@MODELS.register_module()
+class FNABackbone(StagedBackbone):
+    """The network of a net_config.
+
+    Args:
+        net_config: The stages, as :meth:`NetConfig.parse` reads them: text, a file, or rows.
+        out_indices: The blocks whose outputs are the feature maps. The default suits FPN: 24, 32,
+            96 and 320 channels at strides 4, 8, 16 and 32.
+        output_stride: Stride of the last stage's map. What the stages' strides give, or less, which
+            dilates instead (:func:`strides_and_dilations`).
+        last_channels: Channels of the last 1x1 conv, 1280 in MobileNetV2; None for none.
+        init_cfg: mmengine initializer, such as ``dict(type='Remap', seed='seed.pth')``. Default:
+            Kaiming for convs, 1 and 0 for BN.
+
+    Raises:
+        InputError: The net_config is malformed, ``out_indices`` names a block that is not there, or
+            the strides cannot give ``output_stride``.
+    """
+
+    def __init__(
+        self,
+        net_config: NetConfig | str | Path | list,
+        out_indices: Sequence[int] = (2, 3, 5, 7),
+        output_stride: int = 32,
+        last_channels: int | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ):
+        net_config = NetConfig.parse(net_config)
+        super().__init__(
+            net_config.stages, build_op, out_indices, output_stride, last_channels, init_cfg
+        )
+        self.net_config = net_config
+
+
+class LastConv(nn.Module):
+    """The 1x1 conv, BN and ReLU6 after the last stage."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv = nn.Sequential(*conv_bn_act(in_channels, out_channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×C_in×H×W → N×C_out×H×W."""
+        return self.conv(x)

@@ -1,0 +1,159 @@
+"""net_config text and the architecture it describes.
+
+One stage a row, ``|`` between rows, each row ``[[in, out], ['op', ...], stride]``, the form of the
+paper's released files. The text is parsed with a grammar of its own and never evaluated.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .blocks import SKIP, parse_op
+from .errors import InputError
+
+_ROW = re.compile(
+    r"""\[\s*\[\s*(?P<in>\d+)\s*,\s*(?P<out>\d+)\s*\]\s*,
+        \s*\[(?P<ops>[^\[\]]*)\]\s*,
+        \s*(?P<stride>\d+)\s*\]""",
+    re.VERBOSE,
+)
+_QUOTED = re.compile(r"""\s*(?:'([^'"]*)'|"([^'"]*)")\s*""")
+_MAX_TEXT = 100_000  # characters; a published architecture has about 400
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of a net_config: ``ops`` names its layers in order, the first has the stride."""
+
+    in_channels: int
+    out_channels: int
+    ops: tuple[str, ...]
+    stride: int
+
+    def __str__(self) -> str:
+        ops = ", ".join(f"'{op}'" for op in self.ops)
+        return f"[[{self.in_channels}, {self.out_channels}], [{ops}], {self.stride}]"
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """The architecture of a backbone: its stages after the stem.
+
+    ``str(net_config)`` is the released text form; :meth:`parse` reads it back.
+    """
+
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self):
+        check(self.stages)
+
+    def __str__(self) -> str:
+        return "|\n".join(map(str, self.stages))
+
+    @classmethod
+    def parse(cls, source: "NetConfig | str | Path | list") -> "NetConfig":
+        """Read an architecture from its text, a file that holds the text, or a list of rows.
+
+        Args:
+            source: A NetConfig (returned as it is), text in the released form, the path of a file
+                that holds such text, or ``[[[in, out], [op, ...], stride], ...]``.
+
+        Raises:
+            InputError: The text is malformed, names an unknown op, starts a stage with ``skip``, or
+                its channels do not fit together. The message names the file and the stage.
+        """
+        if isinstance(source, cls):
+            return source
+        if isinstance(source, list | tuple):
+            return cls(tuple(_stage_from_list(row, number) for number, row in enumerate(source, 1)))
+        text, where = _read(source)
+        try:
+            rows = [row for row in text.strip().strip("|").split("|")]
+            return cls(tuple(_stage_from_text(row, number) for number, row in enumerate(rows, 1)))
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+
+
+def check(stages: tuple[Stage, ...]) -> None:
+    """Check that the stages make a network.
+
+    Raises:
+        InputError: They do not; the message names the stage (counted from 1) and the reason.
+    """
+    if not stages:
+        raise InputError("no stage found; expected rows like [[32, 16], ['k3_e1'], 1]")
+    for number, stage in enumerate(stages, 1):
+        if stage.in_channels < 1 or stage.out_channels < 1:
+            raise InputError(f"stage {number}: channels must be at least 1, got {stage}")
+        if stage.stride not in (1, 2):
+            raise InputError(f"stage {number}: stride {stage.stride}, expected 1 or 2")
+        if not stage.ops:
+            raise InputError(f"stage {number}: no ops, expected at least one such as 'k3_e6'")
+        for op in stage.ops:
+            try:
+                parse_op(op)
+            except InputError as error:
+                raise InputError(f"stage {number}: {error}") from None
+        if stage.ops[0] == SKIP:
+            raise InputError(
+                f"stage {number}: starts with 'skip', but a stage's first layer changes "
+                "channels or stride and must be a real op"
+            )
+        previous = stages[number - 2] if number > 1 else None
+        if previous and previous.out_channels != stage.in_channels:
+            raise InputError(
+                f"stage {number}: takes {stage.in_channels} channels, but stage {number - 1} gives "
+                f"{previous.out_channels}"
+            )
+
+
+def _read(source: str | Path) -> tuple[str, str]:
+    """The text of ``source`` and what to call it in a message; text holds brackets, a path none."""
+    if isinstance(source, str) and (not source.strip() or "[" in source):
+        text, where = source, "net_config"
+    else:
+        where = f"net_config file {source}"
+        try:
+            text = Path(source).read_text()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "is not a text file"
+            raise InputError(f"{where}: {reason}") from None
+    if not text.strip():
+        raise InputError(f"{where}: is empty; expected rows like [[32, 16], ['k3_e1'], 1]")
+    if len(text) > _MAX_TEXT:
+        raise InputError(f"{where}: {len(text)} characters long, expected at most {_MAX_TEXT}")
+    return text, where
+
+
+def _stage_from_text(row: str, number: int) -> Stage:
+    match = _ROW.fullmatch(row.strip())
+    if not match:
+        shown = " ".join(row.split())
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        raise InputError(
+            f"stage {number}: cannot read {shown!r}; expected [[in, out], ['op', ...], stride]"
+        )
+    ops = []
+    # A comma after the last op is allowed, as in Python's own lists.
+    for item in match["ops"].strip().removesuffix(",").split(",") if match["ops"].strip() else []:
+        quoted = _QUOTED.fullmatch(item)
+        if not quoted:
+            raise InputError(f"stage {number}: cannot read op {item.strip()!r}; expected 'k3_e6'")
+        ops.append(quoted[1] if quoted[1] is not None else quoted[2])
+    return Stage(int(match["in"]), int(match["out"]), tuple(ops), int(match["stride"]))
+
+
+def _stage_from_list(row: list, number: int) -> Stage:
+    try:
+        (in_channels, out_channels), ops, stride = row
+        if isinstance(ops, str):
+            raise TypeError
+        numbers = in_channels, out_channels, stride
+        if not all(isinstance(n, int) for n in numbers) or not all(isinstance(o, str) for o in ops):
+            raise TypeError
+    except (TypeError, ValueError):
+        raise InputError(
+            f"net_config: stage {number}: cannot read {row!r}; "
+            "expected [[in, out], ['op', ...], stride]"
+        ) from None
+    return Stage(in_channels, out_channels, tuple(ops), stride)

@@ -1,0 +1,55 @@
+"""What the tests share: paths, a random seed network, and where real data lie."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine import mmcv_ops
+
+mmcv_ops.install()  # before a test imports mmdet
+
+from models import FNABackbone  # noqa: E402
+
+REPO = Path(__file__).resolve().parent.parent
+ARCHITECTURES = ("retinanet", "ssdlite", "deeplabv3", "mobilenetv2")
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
+def net_config_file(name: str) -> Path:
+    return REPO / f"configs/net_configs/{name}.txt"
+
+
+def randomize(module: torch.nn.Module, generator_seed: int = 0) -> torch.nn.Module:
+    """Random weights and BN statistics of ordinary size, so that every tensor matters."""
+    generator = torch.Generator().manual_seed(generator_seed)
+    for name, tensor in module.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            tensor.fill_(7)
+        elif tensor.dim() == 4:
+            fan_in = tensor[0].numel()
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * (2 / fan_in) ** 0.5)
+        elif name.endswith(("weight", "running_var")):
+            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+        else:
+            tensor.copy_(0.1 * torch.randn(tensor.shape, generator=generator))
+    return module
+
+
+@pytest.fixture(scope="session")
+def seed_network() -> FNABackbone:
+    """A network of the seed's architecture with random weights; its state dict is a seed."""
+    return randomize(FNABackbone(net_config_file("mobilenetv2"), last_channels=1280)).eval()
+
+
+@pytest.fixture
+def fna_data() -> Path:
+    """The folder of real data sets, $FNA_DATA or data/."""
+    return Path(os.environ.get("FNA_DATA", REPO / "data"))
