@@ -20,9 +20,11 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
 
 def use_amp(cfg: Config) -> None:
-    """Make a config's optimizer wrapper run its forward passes in mixed precision."""
-    if torch.cuda.is_available():
-        cfg.optim_wrapper.type = "AmpOptimWrapper"
-        cfg.optim_wrapper.loss_scale = "dynamic"
-    else:
-        cfg.optim_wrapper.type = "CPUAmpOptimWrapper"
+    """Make a config's optimizer wrapper, or each of several, run forward in mixed precision."""
+    wrappers = cfg.optim_wrapper
+    for wrapper in [wrappers] if "optimizer" in wrappers else [wrappers.weights, wrappers.arch]:
+        if torch.cuda.is_available():
+            wrapper.type = "AmpOptimWrapper"
+            wrapper.loss_scale = "dynamic"
+        else:
+            wrapper.type = "CPUAmpOptimWrapper"

@@ -3,12 +3,15 @@
 import argparse
 import os
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from models import InputError, NetConfig
+
+from . import mmcv_ops
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -64,7 +67,9 @@ def load_config(args: argparse.Namespace) -> Config:
 
     os.chdir(REPO)
     try:
-        cfg = Config.fromfile(path)
+        with mmcv_ops.quiet_imports():
+            cfg = Config.fromfile(path)
+            import_scope(cfg.get("default_scope", "mmengine"))
     except (SyntaxError, KeyError, NameError, TypeError, ImportError, OSError) as error:
         raise InputError(f"config {args.config}: {type(error).__name__}: {error}") from None
     if args.cfg_options:
@@ -76,6 +81,12 @@ def load_config(args: argparse.Namespace) -> Config:
     _set_net_config(cfg, net_config)
     _set_device(cfg)
     return cfg
+
+
+def import_scope(scope: str) -> None:
+    """Import what mmengine would import later, one part at its first use."""
+    if scope != "mmengine":
+        import_module(f"{scope}.utils").register_all_modules(init_default_scope=False)
 
 
 def set_data_root(cfg: Config, root: str) -> None:
@@ -125,7 +136,7 @@ def _set_device(cfg: Config) -> None:
         return
     processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
     if gpus == 0:
-        cfg.model_wrapper_cfg = dict(type="CPUDistributedDataParallel")
+        cfg.setdefault("model_wrapper_cfg", dict(type="CPUDistributedDataParallel"))
         if cfg.launcher == "pytorch" and not torch.distributed.is_initialized():
             # mmengine's own start would ask for a CUDA device whatever the backend
             torch.distributed.init_process_group("gloo")

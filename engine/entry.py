@@ -1,14 +1,27 @@
-"""How an entry point ends: a user's mistake is one line, never a traceback."""
+"""What both entry points do: prepare the libraries, and end a user's mistake in one line."""
 
 import os
 import sys
 from collections.abc import Callable
+
+from mmengine.config import Config
+from mmengine.runner import Runner
 
 from models import InputError
 
 from . import mmcv_ops
 from .checkpoint import install_safe_loading
 from .distributed import shut_down
+
+# mmengine's own use of what it deprecates
+_NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
+
+
+def build_runner(cfg: Config) -> Runner:
+    """mmengine's Runner of a config, silent where a user can do nothing."""
+    runner = Runner.from_cfg(cfg)
+    runner.logger.addFilter(lambda record: not record.getMessage().startswith(_NOISE))
+    return runner
 
 
 def run(main: Callable[[], None]) -> None:

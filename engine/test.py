@@ -7,12 +7,13 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
-from mmengine.runner import Runner
+from mmengine.model import is_model_wrapper
+from torch import nn
 
-from models import InputError
+from models import InputError, count_madds, count_params
 
 from .config import add_arguments, load_config, make_work_dir, user_path
-from .entry import run
+from .entry import build_runner, run
 from .hooks import MatchCheckpoint
 
 
@@ -42,14 +43,15 @@ def main() -> None:
         make_work_dir(show_dir)
         draw_predictions(cfg, show_dir)
 
-    runner = Runner.from_cfg(cfg)
+    runner = build_runner(cfg)
     runner.register_hook(MatchCheckpoint(args.checkpoint))
     if out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
-    metrics = runner.test()
+    metrics = count_cost(runner.model, cfg) | runner.test()
     if runner.rank == 0:
-        write_metrics(metrics, Path(cfg.work_dir) / "metrics.json")
-        runner.logger.info(f"Done. Metrics lie in {cfg.work_dir}/metrics.json")
+        path = Path(cfg.work_dir) / "metrics.json"
+        write_metrics(metrics, path)
+        runner.logger.info(f"Done. Metrics lie in {path}")
 
 
 def draw_predictions(cfg: Config, folder: str) -> None:
@@ -61,7 +63,16 @@ def draw_predictions(cfg: Config, folder: str) -> None:
     hook.test_out_dir = folder
 
 
-def write_metrics(metrics: dict[str, float], path: Path) -> None:
+def count_cost(model: nn.Module, cfg: Config) -> dict[str, int | list[int]]:
+    """Parameters of the model, and MAdds at the ``input_size`` (height, width) of the config."""
+    model = model.module if is_model_wrapper(model) else model
+    cost = {"params": count_params(model)}
+    if size := cfg.get("input_size"):
+        cost |= {"madds": count_madds(model, size), "input_size": list(size)}
+    return cost
+
+
+def write_metrics(metrics: dict, path: Path) -> None:
     """Write the metrics of a test whole or not at all."""
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(json.dumps(metrics, indent=2) + "\n")

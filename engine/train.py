@@ -2,11 +2,9 @@
 
 import argparse
 
-from mmengine.runner import Runner
-
 from .amp import use_amp
 from .config import add_arguments, load_config, make_work_dir, user_path
-from .entry import run
+from .entry import build_runner, run
 from .hooks import MatchCheckpoint
 
 
@@ -40,7 +38,7 @@ def main() -> None:
         cfg.resume, cfg.load_from = True, None if resume == "auto" else resume
     make_work_dir(cfg.work_dir)
 
-    runner = Runner.from_cfg(cfg)
+    runner = build_runner(cfg)
     if cfg.resume:
         runner.register_hook(MatchCheckpoint(resume))
     runner.train()

@@ -83,6 +83,7 @@ class StagedBackbone(BaseModule):
         self.blocks = nn.ModuleList(blocks)
 
         self.out_indices = tuple(out_indices)
+        self.output_stride, self.last_channels = output_stride, last_channels
         if bad := [i for i in self.out_indices if not 0 <= i < len(blocks)]:
             raise InputError(f"out_indices: no block {bad[0]}, expected 0 to {len(blocks) - 1}")
 

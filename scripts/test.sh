@@ -4,5 +4,6 @@
 # Without arguments: the last checkpoint of scripts/param_adapt.sh, on 1 GPU.
 set -eu
 . "$(dirname -- "$0")/setup.sh"
-exec "$PYTHON" -m engine.launch engine.test \
+# -P: a folder 'models' where the caller stands is not ours
+exec "$PYTHON" -P -m engine.launch engine.test \
     "$REPO/configs/fna_det/retinanet_fna_param_adapt.py" 1 "$@"

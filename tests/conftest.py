@@ -10,6 +10,7 @@ from engine import mmcv_ops
 
 mmcv_ops.install()  # before a test imports mmdet
 
+from datasets.toy_city import write_dataset  # noqa: E402
 from models import FNABackbone  # noqa: E402
 
 REPO = Path(__file__).resolve().parent.parent
@@ -53,3 +54,19 @@ def seed_network() -> FNABackbone:
 def fna_data() -> Path:
     """The folder of real data sets, $FNA_DATA or data/."""
     return Path(os.environ.get("FNA_DATA", REPO / "data"))
+
+
+@pytest.fixture(scope="session")
+def seed_file(seed_network, tmp_path_factory) -> Path:
+    """A seed with random weights, in a file as the paper's authors released theirs."""
+    path = tmp_path_factory.mktemp("seed") / "seed.pth"
+    torch.save(seed_network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def toy_city(tmp_path_factory) -> Path:
+    """A small embedded data set: 8 and 4 scenes of 128x64."""
+    root = tmp_path_factory.mktemp("toy") / "toy_city"
+    write_dataset(root, num_train=8, num_val=4, size=(64, 128), seed=3)
+    return root

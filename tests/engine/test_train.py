@@ -1,0 +1,162 @@
+"""The two entry points, run as users run them, on small data."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from engine.checkpoint import load_checkpoint_file
+from tests.conftest import REPO, net_config_file
+
+TOY = "configs/fna_det/retinanet_fna_toy.py"
+SMALL = [
+    "train_cfg.max_epochs=2",
+    "train_dataloader.batch_size=2",
+    "train_dataloader.num_workers=0",
+    "train_dataloader.persistent_workers=False",
+    "val_dataloader.num_workers=0",
+    "val_dataloader.persistent_workers=False",
+    "test_dataloader.num_workers=0",
+    "test_dataloader.persistent_workers=False",
+    "default_hooks.logger.interval=1",
+    "randomness.seed=0",
+    "train_dataloader.dataset.pipeline.3.prob=0.0",  # what a resumed run would flip otherwise
+]
+
+
+def run_script(name, *args, cwd=REPO, **environment):
+    """A script with this test's Python, as a user runs it; returns the finished process."""
+    environment = os.environ | {"VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "1"} | environment
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    environment.pop("VENV", None)
+    return subprocess.run(
+        ["sh", str(REPO / f"scripts/{name}.sh"), *map(str, args)],
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+def small_run(toy_city, seed_file, work_dir, *options, gpus=0):
+    options = [*SMALL, f"model.backbone.init_cfg.seed={seed_file}", *options]
+    return [TOY, gpus, "--data-root", toy_city, "--work-dir", work_dir, "--cfg-options", *options]
+
+
+@pytest.fixture(scope="module")
+def trained(toy_city, seed_file, tmp_path_factory):
+    """A finished run of two epochs: its work dir and its output."""
+    work_dir = tmp_path_factory.mktemp("trained") / "run"
+    process = run_script("param_adapt", *small_run(toy_city, seed_file, work_dir))
+    assert process.returncode == 0, process.stderr
+    return work_dir, process
+
+
+def test_training_logs_and_leaves_checkpoints(trained):
+    work_dir, process = trained
+    assert (work_dir / "epoch_2.pth").is_file()
+    assert "288 tensors from the seed" in process.stdout
+    assert "eta:" in process.stdout
+    assert f"lie in {work_dir}" in process.stdout
+    assert "Warning" not in process.stderr and "WARNING" not in process.stdout
+    dumped = Config.fromfile(work_dir / "retinanet_fna_toy.py")
+    assert dumped.model.backbone.net_config == net_config_file("retinanet").read_text().strip()
+
+
+def test_evaluation_writes_metrics_and_pictures(trained, toy_city, tmp_path):
+    work_dir, _ = trained
+    process = run_script(
+        "test", REPO / TOY, work_dir / "epoch_2.pth",
+        "--data-root", toy_city, "--work-dir", "out", "--show-dir", "pictures", "--out", "p.pkl",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert 0 <= metrics["coco/bbox_mAP"] <= metrics["coco/bbox_mAP_50"] <= 1
+    assert (
+        metrics["params"] > 1e6 and metrics["madds"] > 1e8 and metrics["input_size"] == [192, 384]
+    )
+    assert len(list((tmp_path / "pictures").glob("*.jpg"))) == 4
+    assert (tmp_path / "p.pkl").is_file()
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(trained, toy_city, seed_file, tmp_path):
+    """Stopped after the first of two epochs, the run ends with the uninterrupted run's weights."""
+    uninterrupted, _ = trained
+    arguments = small_run(toy_city, seed_file, tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    shutil.copy(uninterrupted / "epoch_1.pth", tmp_path / "run")
+    (tmp_path / "run/last_checkpoint").write_text(str(tmp_path / "run/epoch_1.pth"))
+    process = run_script("param_adapt", *arguments[:2], "--resume", *arguments[2:])
+    assert process.returncode == 0, process.stderr
+    assert "resumed epoch: 1" in process.stdout
+    resumed = load_checkpoint_file(tmp_path / "run/epoch_2.pth")["state_dict"]
+    expected = load_checkpoint_file(uninterrupted / "epoch_2.pth")["state_dict"]
+    assert resumed.keys() == expected.keys()
+    assert all(torch.equal(resumed[key], expected[key]) for key in expected)
+
+
+def test_two_processes_on_cpu_hold_equal_parameters(toy_city, seed_file, tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text(
+        f"_base_ = {str(REPO / TOY)!r}\n"
+        "custom_imports = dict(imports=['models', 'fna_det', 'tests.engine.save_ranks'])\n"
+        "custom_hooks = [dict(type='SaveRanks')]\n"
+    )
+    _, *arguments = small_run(toy_city, seed_file, tmp_path / "run", "train_cfg.max_epochs=1")
+    process = run_script("param_adapt", config, *arguments, PROCESSES="2")
+    assert process.returncode == 0, process.stderr
+    ranks = [torch.load(tmp_path / f"run/rank_{rank}.pth") for rank in (0, 1)]
+    initial = torch.load(tmp_path / "run/initial.pth")
+    assert ranks[0]["seen"] != ranks[1]["seen"]
+    for key, tensor in ranks[0]["state_dict"].items():
+        assert torch.equal(tensor, ranks[1]["state_dict"][key]), key
+    changed = [k for k, t in ranks[0]["state_dict"].items() if not torch.equal(t, initial[k])]
+    assert any(key.startswith("backbone") for key in changed)
+
+
+BAD = {
+    "config that does not exist": (["configs/none.py", "0"], "configs/none.py: no such file"),
+    "data root that does not exist": ([TOY, "0", "--data-root", "/nowhere"], "/nowhere: no such"),
+    "data root without annotations": ([TOY, "0", "--data-root", "."], "annotations/instances_"),
+    "unknown op": ([TOY, "0", "--net-config", "[[32, 16], ['k3e1'], 1]"], "unknown op 'k3e1'"),
+    "net_config file that is not there": ([TOY, "0", "--net-config", "none.txt"], "none.txt"),
+    "work dir not writable": ([TOY, "0", "--work-dir", "/proc/none"], "/proc/none: cannot write"),
+    "more GPUs than there are": ([TOY, "99"], "99 GPUs asked for"),
+    "checkpoint to resume from missing": ([TOY, "0", "--resume", "none.pth"], "none.pth"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_mistakes_end_in_one_line(case, toy_city, seed_file, tmp_path):
+    arguments, message = BAD[case]
+    if "--data-root" not in arguments:
+        arguments = [*arguments, "--data-root", toy_city]
+    if "--work-dir" not in arguments:
+        arguments = [*arguments, "--work-dir", tmp_path / "run"]
+    options = ["--cfg-options", f"model.backbone.init_cfg.seed={seed_file}"]
+    process = run_script("param_adapt", *arguments, *options)
+    assert process.returncode == 2
+    assert "Traceback" not in process.stdout + process.stderr
+    lines = process.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
+
+
+def test_missing_seed_ends_in_one_line(toy_city, tmp_path):
+    arguments = small_run(toy_city, tmp_path / "none.pth", tmp_path / "run")
+    process = run_script("param_adapt", *arguments)
+    assert process.returncode == 2 and "Traceback" not in process.stderr
+    assert "none.pth" in process.stderr and "get_seed.sh" in process.stderr
+
+
+def test_checkpoint_of_another_architecture(trained, toy_city, tmp_path):
+    process = run_script(
+        "test", TOY, trained[0] / "epoch_2.pth", "--data-root", toy_city,
+        "--work-dir", tmp_path, "--net-config", net_config_file("mobilenetv2"),
+    )  # fmt: skip
+    assert process.returncode == 2 and "Traceback" not in process.stderr
+    assert "is of another architecture" in process.stderr
+    assert not (tmp_path / "metrics.json").exists()

@@ -1,0 +1,77 @@
+"""RetinaNet as the real configs build it: the paper's numbers, shapes, box codings."""
+
+import pytest
+import torch
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+from models import count_madds, count_params
+from tests.conftest import REPO
+
+PAPER = {  # params in millions, MAdds in billions at 800x1088 (paper, table 3)
+    "retinanet_fna_param_adapt": (11.73, 133.03),
+    "retinanet_fna_param_adapt_legacy": (11.73, 133.03),
+    "retinanet_mbv2_param_adapt": (11.49, 133.05),
+}
+
+
+def build(name: str, device: str = "meta"):
+    cfg = Config.fromfile(REPO / f"configs/fna_det/{name}.py")
+    register_all_modules(init_default_scope=True)
+    with torch.device(device):
+        return MODELS.build(cfg.model), cfg
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_cost_is_the_papers_to_the_last_digit(name, monkeypatch):
+    monkeypatch.chdir(REPO)
+    model, cfg = build(name)
+    params, madds = PAPER[name]
+    assert f"{count_params(model) / 1e6:.2f}" == f"{params:.2f}"
+    assert tuple(cfg.input_size) == (800, 1088)
+    assert f"{count_madds(model, cfg.input_size) / 1e9:.2f}" == f"{madds:.2f}"
+
+
+def test_settings_of_the_paper(monkeypatch):
+    """What the paper's schedule says, read back from the config of the real run."""
+    monkeypatch.chdir(REPO)
+    _, cfg = build("retinanet_fna_param_adapt")
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.momentum) == ("SGD", 0.05, 0.9)
+    assert optimizer.weight_decay == 5e-5
+    assert cfg.optim_wrapper.clip_grad.max_norm == 35
+    assert cfg.train_dataloader.batch_size == 4 and cfg.auto_scale_lr.base_batch_size == 4 * 8
+    assert cfg.train_cfg.max_epochs == 12 and cfg.sync_bn == "torch"
+    warmup, steps = cfg.param_scheduler
+    assert (warmup.start_factor, warmup.end, warmup.by_epoch) == (1 / 3, 500, False)
+    assert (steps.milestones, steps.gamma) == ([8, 11], 0.1)
+
+
+def test_pyramid_starts_at_stride_8_and_extends_from_the_input(monkeypatch):
+    monkeypatch.chdir(REPO)
+    model, _ = build("retinanet_fna_param_adapt")
+    levels = model.extract_feat(torch.empty(1, 3, 256, 320, device="meta"))
+    assert [tuple(level.shape[1:]) for level in levels] == [
+        (256, 32, 40), (256, 16, 20), (256, 8, 10), (256, 4, 5), (256, 2, 3)
+    ]  # fmt: skip
+    # on_input: the first extra conv reads the backbone's 320 channels
+    assert model.neck.fpn_convs[3].conv.in_channels == 320
+
+
+def test_legacy_coding_counts_widths_one_more(monkeypatch):
+    monkeypatch.chdir(REPO)
+    model, _ = build("retinanet_fna_param_adapt_legacy", device="cpu")
+    coder = model.bbox_head.bbox_coder
+    anchor = torch.tensor([[10.0, 20.0, 29.0, 59.0]])  # 20 wide and 40 high when counted so
+    double = torch.tensor([[0.0, 20.0, 39.0, 59.0]])  # 40 wide
+    expected = torch.tensor([[0.0, 0.0, 2.0, 1.0]])
+    expected[:, 2:] = expected[:, 2:].log()
+    torch.testing.assert_close(coder.encode(anchor, double), expected)
+    # decoding, mmdet's keeps the +1 in the width: half a pixel outside on every side
+    torch.testing.assert_close(
+        coder.decode(anchor, torch.zeros(1, 4)), anchor + torch.tensor([-0.5, -0.5, 0.5, 0.5])
+    )
+    anchors = model.bbox_head.prior_generator.gen_base_anchors()[0]
+    # mmdet 0.x centred anchors of stride 8 at (8 - 1) / 2, corners rounded to whole pixels
+    assert ((anchors[:, :2] + anchors[:, 2:]) / 2 == 3.5).all()
