@@ -23,7 +23,7 @@ _LAYER_KEY = re.compile(
     r"(?P<stage>blocks\.\d+)\.layers\.(?P<layer>\d+)\.(?:ops\.[^.]+\.)?"
     r"op\.(?P<part>\d+)\.(?P<tensor>.+)"
 )
-_LAST_PART = 7  # the project conv's BN in an MBConv that expands; one with E = 1 ends at part 4
+_PROJECT_PART = 6  # the project conv of an MBConv that expands; with E = 1 it is part 3
 _EXPAND_PARTS = 3  # expand conv, BN, activation: what an MBConv with E = 1 lacks in front
 
 
@@ -44,9 +44,9 @@ class _Place:
 def _places(state_dict: dict[str, Tensor]) -> dict[str, _Place]:
     """The place of every tensor of a state dict that belongs to a layer of a stage."""
     matches = {key: match for key in state_dict if (match := _LAYER_KEY.fullmatch(key))}
-    # What precedes the part's number names one MBConv; it expands where it has a last part.
+    # What precedes the part's number names one MBConv.
     mbconv = {key: key[: match.start("part")] for key, match in matches.items()}
-    expands = {mbconv[key] for key, match in matches.items() if int(match["part"]) == _LAST_PART}
+    expands = {mbconv[key] for key, match in matches.items() if int(match["part"]) == _PROJECT_PART}
     return {
         key: _Place(
             stage=match["stage"],
