@@ -1,0 +1,52 @@
+# Architecture adaptation on the embedded data set, sized for a minute or two on two CPU cores: it
+# shows the procedure; a search that finds something takes longer.
+_base_ = "retinanet_arch_adapt.py"
+
+# what datasets/toy_city.py draws, in the order of its annotation files, which is COCO's
+metainfo = dict(
+    classes=(
+        "person",
+        "bicycle",
+        "car",
+        "motorcycle",
+        "bus",
+        "train",
+        "truck",
+        "traffic light",
+        "stop sign",
+    )
+)
+data_root = "data/toy_city/"
+scale = (384, 192)
+input_size = (192, 384)
+channels = 64
+
+model = dict(
+    neck=dict(out_channels=channels),
+    bbox_head=dict(num_classes=9, in_channels=channels, feat_channels=channels, stacked_convs=2),
+)
+
+train_pipeline, arch_pipeline = _base_.train_pipeline, _base_.arch_pipeline
+train_pipeline[2].scale = arch_pipeline[2].scale = scale
+train_dataloader = dict(
+    batch_size=2,
+    num_workers=1,
+    dataset=dict(metainfo=metainfo, data_root=data_root, pipeline=train_pipeline),
+)
+
+# 80 images in each half: 2 epochs of 40 weight steps, in the second as many architecture steps
+train_cfg = dict(
+    max_epochs=2,
+    arch_start_epoch=1,
+    arch_pipeline=arch_pipeline,
+    cost=dict(input_size=input_size),
+)
+# few steps need large ones
+optim_wrapper = dict(
+    weights=dict(optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.05)),
+    arch=dict(optimizer=dict(lr=3e-2)),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1 / 3, by_epoch=False, begin=0, end=20),
+]
+default_hooks = dict(logger=dict(interval=10))
