@@ -10,7 +10,6 @@ import sys
 from itertools import takewhile
 
 import torch
-from mmengine.runner import find_latest_checkpoint
 
 from models import InputError
 
@@ -30,7 +29,7 @@ def main() -> None:
 
     processes = count_processes(int(gpus))
     sys.argv = [module, *positional, *options]
-    if processes == 1:
+    if processes == 1 and int(os.environ.get("NNODES", 1)) == 1:
         importlib.import_module(module).main()
     else:
         start_processes(processes)
@@ -39,10 +38,10 @@ def main() -> None:
 def latest_checkpoint() -> str:
     """The last checkpoint of the default parameter adaptation."""
     work_dir = REPO / "work_dirs/retinanet_fna_param_adapt"
-    checkpoint = find_latest_checkpoint(str(work_dir))
-    if checkpoint is None:
+    last = work_dir / "last_checkpoint"  # mmengine writes the path into it
+    if not last.is_file():
         raise InputError(f"no checkpoint in {work_dir}; give CONFIG and CHECKPOINT")
-    return checkpoint
+    return last.read_text().strip()
 
 
 def count_processes(gpus: int) -> int:

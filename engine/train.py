@@ -2,6 +2,8 @@
 
 import argparse
 
+from models import InputError
+
 from .amp import use_amp
 from .config import add_arguments, load_config, make_work_dir, user_path
 from .entry import build_runner, run
@@ -33,7 +35,9 @@ def main() -> None:
     if args.amp:
         use_amp(cfg)
     if args.auto_scale_lr:
-        cfg.setdefault("auto_scale_lr", {}).enable = True
+        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+            raise InputError("--auto-scale-lr: the config has no auto_scale_lr.base_batch_size")
+        cfg.auto_scale_lr.enable = True
     if resume:
         cfg.resume, cfg.load_from = True, None if resume == "auto" else resume
     make_work_dir(cfg.work_dir)

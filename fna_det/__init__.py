@@ -1,5 +1,5 @@
 """What only detection needs."""
 
-from .coco import CheckedCocoDataset
+from .coco import CheckClasses, CheckedCocoDataset
 
-__all__ = ["CheckedCocoDataset"]
+__all__ = ["CheckClasses", "CheckedCocoDataset"]

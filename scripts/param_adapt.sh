@@ -4,6 +4,5 @@
 # Without arguments: RetinaNet with the published FNA backbone on COCO, on 8 GPUs.
 set -eu
 . "$(dirname -- "$0")/setup.sh"
-# -P: a folder 'models' where the caller stands is not ours
-exec "$PYTHON" -P -m engine.launch engine.train \
+exec "$PYTHON" -m engine.launch engine.train \
     "$REPO/configs/fna_det/retinanet_fna_param_adapt.py" 8 "$@"

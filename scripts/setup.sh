@@ -6,6 +6,7 @@
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 export PYTHONPATH="$REPO${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONSAFEPATH=1 # a folder "models" where the caller stands is not ours
 
 fail() {
     echo "error: $*" >&2

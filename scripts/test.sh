@@ -4,6 +4,5 @@
 # Without arguments: the last checkpoint of scripts/param_adapt.sh, on 1 GPU.
 set -eu
 . "$(dirname -- "$0")/setup.sh"
-# -P: a folder 'models' where the caller stands is not ours
-exec "$PYTHON" -P -m engine.launch engine.test \
+exec "$PYTHON" -m engine.launch engine.test \
     "$REPO/configs/fna_det/retinanet_fna_param_adapt.py" 1 "$@"

@@ -57,3 +57,5 @@ val_evaluator = dict(
     format_only=False,
 )
 test_evaluator = val_evaluator
+
+custom_hooks = [dict(type="CheckClasses")]

@@ -43,7 +43,8 @@ train_cfg = dict(
     # weight lambda, base tau, scale gamma
     cost=dict(weight=0.02, base=10, scale=1, unit=1e9, input_size=input_size),
 )
-# No evaluation: a super network is judged by what it derives, after parameter adaptation.
+# No evaluation: with BN by batch statistics a super network has no accuracy of its own to measure.
+# What it derives is judged after parameter adaptation.
 val_cfg = val_dataloader = val_evaluator = None
 test_cfg = test_dataloader = test_evaluator = None
 
@@ -65,3 +66,5 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=1 / 3, by_epoch=False, begin=0, end=500),
     dict(type="MultiStepLR", by_epoch=True, begin=0, end=14, milestones=[8, 11], gamma=0.1),
 ]
+# for --auto-scale-lr, which scales both optimizers' rates: 8 GPUs with 1 image each
+auto_scale_lr = dict(enable=False, base_batch_size=8)

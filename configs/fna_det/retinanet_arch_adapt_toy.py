@@ -50,3 +50,4 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=1 / 3, by_epoch=False, begin=0, end=20),
 ]
 default_hooks = dict(logger=dict(interval=10))
+auto_scale_lr = dict(base_batch_size=2)

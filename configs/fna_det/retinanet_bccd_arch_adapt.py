@@ -28,7 +28,7 @@ train_dataloader = dict(
     ),
 )
 
-# The paper's 14 epochs and its start of alpha after 8, over 51 weight steps an epoch: 306
+# The paper's 14 epochs and its start of alpha after 8, over 52 weight steps an epoch: 312
 # architecture steps, so few that alpha's learning rate is 100 times the paper's.
 train_cfg = dict(arch_pipeline=arch_pipeline, cost=dict(input_size=input_size))
 optim_wrapper = dict(
@@ -40,3 +40,4 @@ param_scheduler = [
     dict(type="MultiStepLR", by_epoch=True, begin=0, end=14, milestones=[8, 11], gamma=0.1),
 ]
 default_hooks = dict(logger=dict(interval=10))
+auto_scale_lr = dict(base_batch_size=2)

@@ -127,6 +127,10 @@ BAD = {
     "work dir not writable": ([TOY, "0", "--work-dir", "/proc/none"], "/proc/none: cannot write"),
     "more GPUs than there are": ([TOY, "99"], "99 GPUs asked for"),
     "checkpoint to resume from missing": ([TOY, "0", "--resume", "none.pth"], "none.pth"),
+    "head with too few classes": (
+        [TOY, "0", "--cfg-options", "model.bbox_head.num_classes=8"],
+        "num_classes is 8, but the data set has 9 classes",
+    ),
 }
 
 
@@ -137,8 +141,9 @@ def test_mistakes_end_in_one_line(case, toy_city, seed_file, tmp_path):
         arguments = [*arguments, "--data-root", toy_city]
     if "--work-dir" not in arguments:
         arguments = [*arguments, "--work-dir", tmp_path / "run"]
-    options = ["--cfg-options", f"model.backbone.init_cfg.seed={seed_file}"]
-    process = run_script("param_adapt", *arguments, *options)
+    if "--cfg-options" not in arguments:
+        arguments = [*arguments, "--cfg-options"]
+    process = run_script("param_adapt", *arguments, f"model.backbone.init_cfg.seed={seed_file}")
     assert process.returncode == 2
     assert "Traceback" not in process.stdout + process.stderr
     lines = process.stderr.strip().splitlines()

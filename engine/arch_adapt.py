@@ -1,0 +1,333 @@
+"""Architecture adaptation: weights and architecture parameters α learn in turn.
+
+Paper, section 3.3. The loop is all that tells it from an ordinary training run: the super network
+is a backbone like any other; data, optimizers, schedulers and hooks are what a config names.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from mmengine.dist import all_reduce, get_rank
+from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, OptimWrapperDict
+from mmengine.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
+from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
+from torch import Tensor, nn
+
+from models import FNASuperNet, InputError
+
+from .arch_data import derive_seed, endless_batches, half_dataloader_cfg, set_random_states
+from .arch_report import ArchReport
+from .distributed import average_gradients
+
+# What tells the random numbers of one use from another's; arch_data's loaders have 0 and 1.
+_PATH, _WEIGHT_STEP, _ARCH_STEP = 2, 3, 4
+
+
+@dataclass(frozen=True)
+class CostTerm:
+    """λ · log_τ(γ · cost): what an architecture step adds to the task's loss.
+
+    Args:
+        weight: λ.
+        base: τ, more than 1.
+        scale: γ.
+        unit: MAdds that cost 1.
+        input_size: (height, width) in pixels at which MAdds are counted.
+    """
+
+    weight: float
+    base: float
+    scale: float
+    input_size: tuple[int, int]
+    unit: float = 1e9
+
+    def __post_init__(self):
+        if not (self.weight >= 0 and self.base > 1 and self.scale > 0 and self.unit > 0):
+            raise InputError(
+                f"cost: weight {self.weight}, base {self.base}, scale {self.scale}, unit "
+                f"{self.unit}; expected weight >= 0, base > 1, scale > 0, unit > 0"
+            )
+
+    def __call__(self, madds: Tensor) -> Tensor:
+        """Expected MAdds, a scalar → the term, a scalar."""
+        return self.weight * torch.log(self.scale * madds / self.unit) / math.log(self.base)
+
+    def __str__(self) -> str:
+        height, width = self.input_size
+        return (
+            f"lambda {self.weight:g}, tau {self.base:g}, gamma {self.scale:g}, cost in "
+            f"{self.unit:g} MAdds at {height}x{width}"
+        )
+
+
+@LOOPS.register_module()
+class ArchAdaptLoop(EpochBasedTrainLoop):
+    """Epochs over the weights' half of the train set; from ``arch_start_epoch`` on, α learns too.
+
+    A weight step draws one path: uniformly before ``arch_start_epoch``, by softmax(α) after; only
+    the path's weights, the fixed part, neck and head learn. An architecture step computes all ops
+    on a batch of the held-out half; only α learns, and buffers (BN's running statistics) are put
+    back as they were. Iterations, and with them schedules and logs, count weight steps. Given as a
+    list, ``param_scheduler`` acts on the weights' optimizer only.
+
+    Every random number follows from the run's seed, the process's rank and the step, so a run that
+    was interrupted goes on exactly as it would have.
+
+    Args:
+        max_epochs, val_begin, val_interval, dynamic_intervals: As mmengine's loop.
+        arch_start_epoch: Epochs before α learns.
+        arch_steps, weight_steps: From then on, so many architecture steps, then so many weight
+            steps, in turn.
+        split: ``ratio``, α's share of the train set, and ``seed``.
+        arch_pipeline: Pipeline of the held-out half; default, the train set's.
+        arch_batch_size: Its batch size; default, the train loader's.
+        cost: The arguments of :class:`CostTerm`.
+        seed_net_config: The architecture that reports compare with.
+
+    Raises:
+        InputError: A number is out of its range, a half is empty, the backbone is no FNASuperNet,
+            or a step's loss is not finite.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: dict,
+        max_epochs: int,
+        arch_start_epoch: int,
+        split: dict,
+        cost: dict,
+        arch_steps: int = 1,
+        weight_steps: int = 1,
+        arch_pipeline: Sequence[dict] | None = None,
+        arch_batch_size: int | None = None,
+        seed_net_config: str = "configs/net_configs/mobilenetv2.txt",
+        val_begin: int = 1,
+        val_interval: int = 1,
+        dynamic_intervals: list[tuple[int, int]] | None = None,
+    ):
+        if not (0 <= arch_start_epoch < max_epochs and arch_steps >= 1 and weight_steps >= 1):
+            raise InputError(
+                f"train_cfg: arch_start_epoch {arch_start_epoch}, arch_steps {arch_steps}, "
+                f"weight_steps {weight_steps}; expected 0 <= arch_start_epoch < max_epochs "
+                f"{max_epochs}, and at least 1 step of each kind"
+            )
+        self.model: BaseModel = (
+            runner.model.module if is_model_wrapper(runner.model) else runner.model
+        )
+        self.backbone: FNASuperNet = getattr(self.model, "backbone", None)
+        if not isinstance(self.backbone, FNASuperNet):
+            raise InputError("ArchAdaptLoop: expected a model whose backbone is an FNASuperNet")
+        self.cost = CostTerm(**cost)
+        self.arch_start_epoch = arch_start_epoch
+        self.arch_steps, self.weight_steps = arch_steps, weight_steps
+        try:
+            halves = [
+                half_dataloader_cfg(dataloader, "weights", split),
+                half_dataloader_cfg(dataloader, "arch", split, arch_pipeline, arch_batch_size),
+            ]
+            super().__init__(
+                runner, halves[0], max_epochs, val_begin, val_interval, dynamic_intervals
+            )
+            self.arch_dataloader = runner.build_dataloader(halves[1], seed=runner.seed)
+        except ValueError as error:  # an impossible split, found at once or once data are read
+            raise InputError(str(error)) from error
+        for part, loader in (("weights'", self.dataloader), ("held-out", self.arch_dataloader)):
+            if len(loader) == 0:
+                raise InputError(
+                    f"train_cfg: the {part} half has {len(loader.dataset)} images, not one batch"
+                )
+        schedulers = runner.param_schedulers
+        by_name = isinstance(schedulers, dict) and "weights" in schedulers
+        if schedulers is not None and not by_name:
+            runner.param_schedulers = dict(weights=schedulers, arch=[])
+        must_match = dict(
+            split_ratio=split["ratio"],
+            split_seed=split["seed"],
+            arch_start_epoch=arch_start_epoch,
+            arch_steps=arch_steps,
+            weight_steps=weight_steps,
+            weight_batches_per_epoch=len(self.dataloader),
+            arch_batches_per_epoch=len(self.arch_dataloader),
+        )
+        self.report = ArchReport(
+            self.model, self.cost.input_size, seed_net_config, arch_start_epoch, must_match
+        )
+        runner.register_hook(self.report, priority="ABOVE_NORMAL")  # before logs and checkpoints
+
+    def run(self) -> nn.Module:
+        """Run what is left of the epochs, and return the model."""
+        runner = self.runner
+        for loader in (self.dataloader, self.arch_dataloader):
+            loader.batch_sampler.set_seed(runner.seed)  # a resumed run's is known only now
+        self._arch_iter = self._arch_steps_before(self._iter)
+        self._arch_batches = endless_batches(self.arch_dataloader, self._arch_iter)
+        alphas = {id(alpha) for alpha in self.backbone.alphas()}
+        self._learning_weights = [
+            p for p in self.model.parameters() if p.requires_grad and id(p) not in alphas
+        ]
+        # OptimWrapperDict leaves to its owner what gradient accumulation counts
+        for name, done, end in (
+            ("weights", self._iter, self.max_iters),
+            ("arch", self._arch_iter, self._arch_steps_before(self.max_iters)),
+        ):
+            runner.optim_wrapper[name].initialize_count_status(self.model, done, end)
+        runner.logger.info(
+            f"Architecture adaptation: {self.cost}; weights learn from "
+            f"{len(self.dataloader.dataset)} images, alpha from "
+            f"{len(self.arch_dataloader.dataset)}, after {self.arch_start_epoch} epochs, "
+            f"{self.arch_steps} steps to the weights' {self.weight_steps}"
+        )
+        return super().run()
+
+    def run_epoch(self) -> None:
+        """One pass over the weights' half, or what an interrupted run left of it."""
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        done = self._iter - self._epoch * len(self.dataloader)
+        self.dataloader.batch_sampler.start(self._epoch, done)
+        for index, batch in enumerate(self.dataloader, done):
+            self.run_iter(index, batch)
+        self.backbone.set_path(None)
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
+
+    def run_iter(self, idx: int, data_batch: dict | tuple | list) -> None:
+        """The architecture steps that are due, then one weight step."""
+        self.runner.call_hook("before_train_iter", batch_idx=idx, data_batch=data_batch)
+        for _ in range(self._arch_steps_before(self._iter + 1) - self._arch_iter):
+            self.arch_step(next(self._arch_batches))
+        outputs = self.weight_step(data_batch)
+        self.runner.call_hook(
+            "after_train_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs
+        )
+        self._iter += 1
+
+    def _arch_steps_before(self, iteration: int) -> int:
+        """Architecture steps that a run has made once it has made ``iteration`` weight steps."""
+        searching = iteration - self.arch_start_epoch * len(self.dataloader)
+        return self.arch_steps * math.ceil(max(searching, 0) / self.weight_steps)
+
+    def weight_step(self, batch: dict | tuple | list) -> dict[str, Tensor]:
+        """One step of the weights on one path; α is not in its graph. Returns what to log."""
+        step = self._iter
+        # all ranks draw the same path: their generators and their α are equal
+        generator = torch.Generator().manual_seed(derive_seed(self.runner.seed, _PATH, step))
+        uniform = self._epoch < self.arch_start_epoch
+        self.backbone.set_path(self.backbone.sample_path(generator, uniform=uniform))
+        set_random_states(derive_seed(self.runner.seed, _WEIGHT_STEP, step, get_rank()))
+        wrapper = self.runner.optim_wrapper["weights"]
+        loss, log_vars = self._task_loss(batch, wrapper)
+        self._update(loss, wrapper, f"weight step {step + 1}")
+        return log_vars
+
+    def arch_step(self, batch: dict | tuple | list) -> None:
+        """One step of α with all ops active; weights and buffers stay as they are."""
+        step = self._arch_iter
+        self.backbone.set_path(None)
+        set_random_states(derive_seed(self.runner.seed, _ARCH_STEP, step, get_rank()))
+        wrapper = self.runner.optim_wrapper["arch"]
+        with self._fixed_weights():
+            task_loss, _ = self._task_loss(batch, wrapper)
+            madds = self.backbone.expected_madds(self.cost.input_size)
+            term = self.cost(madds).to(task_loss)
+            loss = task_loss + term
+            self._update(loss, wrapper, f"architecture step {step + 1}")
+        self._arch_iter += 1
+        scalars = dict(
+            arch_loss=loss,
+            arch_task_loss=task_loss,
+            arch_cost=madds / self.cost.unit,
+            arch_cost_share=term / loss,
+        )
+        for name, value in scalars.items():
+            self.runner.message_hub.update_scalar(f"train/{name}", value.item())
+
+    def _task_loss(
+        self, batch: dict | tuple | list, wrapper: OptimWrapper
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The model's own loss of a batch, a scalar, and its parts to log."""
+        with wrapper.optim_context(self.model):
+            losses = self.model._run_forward(self.model.data_preprocessor(batch, True), mode="loss")
+        return self.model.parse_losses(losses)
+
+    def _update(self, loss: Tensor, wrapper: OptimWrapper, step: str) -> None:
+        """Backward, and a step of one optimizer with gradients averaged over all processes."""
+        self._stop_unless_finite(loss.detach(), step)
+        wrapper.backward(wrapper.scale_loss(loss))
+        if wrapper.should_update():
+            average_gradients(_parameters(wrapper))
+            wrapper.step()
+            wrapper.zero_grad()
+
+    def _stop_unless_finite(self, loss: Tensor, step: str) -> None:
+        finite = torch.isfinite(loss).to(torch.uint8)
+        all_reduce(finite, op="min")  # all ranks stop, or none
+        if not finite:
+            last = find_latest_checkpoint(self.runner.work_dir) or "none was saved"
+            raise InputError(
+                f"{step} (epoch {self._epoch + 1}): the loss is not finite; stopped, last good "
+                f"checkpoint: {last}"
+            )
+
+    @contextmanager
+    def _fixed_weights(self) -> Iterator[None]:
+        """Inside, only α gets gradients; after it, buffers are what they were before."""
+        buffers = list(self.model.buffers())
+        kept = [buffer.clone() for buffer in buffers]
+        for parameter in self._learning_weights:
+            parameter.requires_grad = False
+        try:
+            yield
+        finally:
+            for parameter in self._learning_weights:
+                parameter.requires_grad = True
+            for buffer, value in zip(buffers, kept, strict=True):
+                buffer.copy_(value)
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class ArchAdaptOptimWrapperConstructor:
+    """Builds the two optimizers: ``weights`` for all but α, ``arch`` for α.
+
+    Args:
+        optim_wrapper_cfg: ``weights`` and ``arch``, each an optimizer wrapper's config with its own
+            ``optimizer``, ``clip_grad`` …; the weights' may have a ``paramwise_cfg``.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
+        if set(optim_wrapper_cfg) != {"weights", "arch"} or paramwise_cfg is not None:
+            raise InputError(
+                f"optim_wrapper: has {', '.join(optim_wrapper_cfg)}; expected weights and arch "
+                "(paramwise_cfg belongs into weights)"
+            )
+        self.weights, self.arch = optim_wrapper_cfg["weights"], optim_wrapper_cfg["arch"]
+
+    def __call__(self, model: nn.Module) -> OptimWrapperDict:
+        model = model.module if is_model_wrapper(model) else model
+        alphas = model.backbone.alphas()
+
+        cfg = dict(self.weights)
+        weights = DefaultOptimWrapperConstructor(cfg, cfg.pop("paramwise_cfg", None))(model)
+        taken = {id(alpha) for alpha in alphas}
+        groups = weights.optimizer.param_groups
+        for group in groups:
+            group["params"] = [p for p in group["params"] if id(p) not in taken]
+        groups[:] = [group for group in groups if group["params"]]
+
+        cfg = dict(self.arch)
+        optimizer = OPTIMIZERS.build(dict(cfg.pop("optimizer"), params=alphas))
+        cfg.setdefault("type", "OptimWrapper")
+        arch = OPTIM_WRAPPERS.build(cfg, default_args=dict(optimizer=optimizer))
+        if arch.clip_grad_kwargs:
+            arch.grad_name = f"arch_{arch.grad_name}"  # logged beside the weights'
+        return OptimWrapperDict(weights=weights, arch=arch)
+
+
+def _parameters(wrapper: OptimWrapper) -> list[nn.Parameter]:
+    groups = wrapper.optimizer.param_groups  # the wrapper's own may list one more
+    return [parameter for group in groups for parameter in group["params"]]

@@ -1,0 +1,210 @@
+"""What an architecture adaptation leaves behind: α over time, the architecture, and pictures."""
+
+import json
+import os
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.runner import Runner, find_latest_checkpoint
+from torch import nn
+
+from models import FNABackbone, FNASuperNet, InputError, NetConfig, count_madds, count_params
+
+from .arch_pictures import draw_alpha, draw_architectures
+
+_KEY = "arch_adapt"  # of the state in a checkpoint
+
+
+class ArchReport(Hook):
+    """Logs and writes the search's results, and keeps its state in checkpoints.
+
+    It writes into the work dir, each file whole or not at all: after every epoch ``alpha.json`` (α
+    after each epoch so far), and from the first epoch in which α learned ``net_config.txt`` (the
+    derived architecture, for parameter adaptation), ``architecture.png`` and ``alpha.png``.
+
+    Args:
+        model: A model whose backbone is an FNASuperNet.
+        input_size: (height, width) at which MAdds are counted.
+        seed_net_config: File of the architecture to compare with.
+        arch_start_epoch: Epochs before α learns.
+        must_match: Settings that a resumed run must share with the checkpoint's.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        input_size: Sequence[int],
+        seed_net_config: str | Path,
+        arch_start_epoch: int,
+        must_match: dict[str, int | float],
+    ):
+        self.model, self.backbone = model, model.backbone
+        self.input_size = tuple(input_size)
+        self.seed = NetConfig.parse(Path(seed_net_config))
+        self.arch_start_epoch = arch_start_epoch
+        self.must_match = must_match
+        self.search_space = {
+            name: list(layer.candidates)
+            for name, layer in zip(
+                layer_names(self.backbone), self.backbone.mixed_layers, strict=True
+            )
+        }
+        self.history: list[list[list[float]]] = []  # α: epoch, layer, candidate
+        self.reported = self._choices()
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
+    ) -> None:
+        if runner.epoch < self.arch_start_epoch:
+            return
+        choices = self._choices()
+        changed = sum(now != then for now, then in zip(choices, self.reported, strict=True))
+        runner.message_hub.update_scalar("train/alpha_entropy", mean_entropy(self.backbone))
+        runner.message_hub.update_scalar("train/alpha_changed", changed)
+        # the logger, which comes after this hook, is about to report the number
+        loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
+        if any(self.every_n_inner_iters(batch_idx, logger.interval) for logger in loggers):
+            self.reported = choices
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self.history.append([alpha.detach().tolist() for alpha in self.backbone.alphas()])
+        if not is_main_process():
+            return
+        folder = Path(runner.work_dir)
+        record = {"search_space": self.search_space, "alpha": self.history}
+        write_whole(folder / "alpha.json", (json.dumps(record) + "\n").encode())
+        if runner.epoch < self.arch_start_epoch:
+            return  # α is still what it was drawn as
+        derived = self.backbone.derive()
+        drawing = draw_architectures({"derived": derived, "seed": self.seed})
+        heat_map = draw_alpha(self.search_space, self._probabilities(), self.arch_start_epoch)
+        write_whole(folder / "architecture.png", to_png(drawing))
+        write_whole(folder / "alpha.png", to_png(heat_map))
+        write_whole(folder / "net_config.txt", f"{derived}\n".encode())
+        runner.logger.info(f"Architecture after epoch {runner.epoch + 1}: {self.compare(derived)}")
+
+    def _probabilities(self) -> list[list[list[float]]]:
+        """softmax(α) over time: [epoch][layer][candidate]."""
+        temperatures = [layer.temperature for layer in self.backbone.mixed_layers]
+        return [
+            [
+                torch.softmax(torch.tensor(alpha) / temperature, dim=0).tolist()
+                for alpha, temperature in zip(alphas, temperatures, strict=True)
+            ]
+            for alphas in self.history
+        ]
+
+    def compare(self, derived: NetConfig) -> str:
+        """Params and MAdds of an architecture, alone and in the model, against the seed's."""
+        height, width = self.input_size
+        text = f"{self._size(derived)}, at {height}x{width}"
+        if not _same_interface(derived, self.seed):
+            return text  # another search space than the seed's: nothing to compare
+        return f"{text}; the seed's: {self._size(self.seed)}"
+
+    def _size(self, net_config: NetConfig) -> str:
+        with torch.device("meta"):  # it is only counted
+            backbone = derived_backbone(self.backbone, net_config)
+        model = with_backbone(self.model, backbone)
+        return ", ".join(
+            f"{name} {count_params(module) / 1e6:.3f}M params "
+            f"{count_madds(module, self.input_size) / 1e9:.3f}B MAdds"
+            for name, module in (("backbone", backbone), ("whole model", model))
+        )
+
+    def _choices(self) -> list[int]:
+        return [alpha.argmax().item() for alpha in self.backbone.alphas()]
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint[_KEY] = dict(
+            search_space=self.search_space,
+            settings=self.must_match,
+            history=self.history,
+            reported=self.reported,
+        )
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Go on from the checkpoint's state.
+
+        Raises:
+            InputError: A run is resumed from a checkpoint of another search space, of other
+                settings that its state depends on, or of no architecture adaptation at all.
+        """
+        if not runner._resume:
+            return
+        path = runner._load_from or find_latest_checkpoint(runner.work_dir)
+        state = checkpoint.get(_KEY)
+        if not isinstance(state, dict):
+            raise InputError(f"checkpoint {path}: is of no architecture adaptation")
+        _refuse_other(path, "search space", state.get("search_space", {}), self.search_space)
+        _refuse_other(path, "search settings", state.get("settings", {}), self.must_match)
+        self.history, self.reported = state["history"], state["reported"]
+
+
+def _refuse_other(path: str, what: str, found: dict, expected: dict) -> None:
+    for key in expected | found:
+        if found.get(key) != expected.get(key):
+            raise InputError(
+                f"checkpoint {path}: is of another {what}; {key}: expected "
+                f"{expected.get(key, 'none')}, found {found.get(key, 'none')}"
+            )
+
+
+def layer_names(backbone: FNASuperNet) -> list[str]:
+    """``S.L`` of every searched layer: stage (as in the keys ``blocks.S``) and layer, from 0."""
+    first = 1 + len(backbone.fixed_stages)
+    return [
+        f"{number}.{layer}"
+        for number, stage in enumerate(backbone.searched_stages, first)
+        for layer in range(len(stage.ops))
+    ]
+
+
+def mean_entropy(backbone: FNASuperNet) -> float:
+    """Entropy of softmax(α) in nats, averaged over the searched layers."""
+    entropies = [
+        torch.special.entr(probabilities.detach()).sum()
+        for probabilities in backbone.probabilities()
+    ]
+    return torch.stack(entropies).mean().item()
+
+
+def derived_backbone(supernet: FNASuperNet, net_config: NetConfig) -> FNABackbone:
+    """The network of ``net_config``, giving the maps that ``supernet`` gives."""
+    return FNABackbone(
+        net_config, supernet.out_indices, supernet.output_stride, supernet.last_channels
+    )
+
+
+def with_backbone(model: nn.Module, backbone: nn.Module) -> nn.Module:
+    """``model`` with another backbone; all else is shared with it."""
+    twin = model.__new__(type(model))
+    twin.__dict__ = dict(model.__dict__, _modules=dict(model._modules, backbone=backbone))
+    return twin
+
+
+def _same_interface(one: NetConfig, other: NetConfig) -> bool:
+    """Whether two architectures give the same maps: equal channels and strides of their stages."""
+
+    def interface(net_config: NetConfig) -> list[tuple[int, int, int]]:
+        return [(s.in_channels, s.out_channels, s.stride) for s in net_config.stages]
+
+    return interface(one) == interface(other)
+
+
+def to_png(figure: Figure) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that, whatever happens, it is the old one or the new one."""
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_bytes(content)
+    os.replace(unfinished, path)
