@@ -1,7 +1,6 @@
 """What an architecture adaptation leaves behind: α over time, the architecture, and pictures."""
 
 import json
-import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import nn
 from models import FNABackbone, FNASuperNet, InputError, NetConfig, count_madds, count_params
 
 from .arch_pictures import draw_alpha, draw_architectures
+from .files import write_whole
 
 _KEY = "arch_adapt"  # of the state in a checkpoint
 
@@ -201,10 +201,3 @@ def to_png(figure: Figure) -> bytes:
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that, whatever happens, it is the old one or the new one."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)

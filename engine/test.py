@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 from mmengine.config import Config
@@ -14,6 +13,7 @@ from models import InputError, count_madds, count_params
 
 from .config import add_arguments, load_config, make_work_dir, user_path
 from .entry import build_runner, run
+from .files import write_whole
 from .hooks import MatchCheckpoint
 
 
@@ -50,7 +50,7 @@ def main() -> None:
     metrics = count_cost(runner.model, cfg) | runner.test()
     if runner.rank == 0:
         path = Path(cfg.work_dir) / "metrics.json"
-        write_metrics(metrics, path)
+        write_whole(path, (json.dumps(metrics, indent=2) + "\n").encode())
         runner.logger.info(f"Done. Metrics lie in {path}")
 
 
@@ -70,13 +70,6 @@ def count_cost(model: nn.Module, cfg: Config) -> dict[str, int | list[int]]:
     if size := cfg.get("input_size"):
         cost |= {"madds": count_madds(model, size), "input_size": list(size)}
     return cost
-
-
-def write_metrics(metrics: dict, path: Path) -> None:
-    """Write the metrics of a test whole or not at all."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(metrics, indent=2) + "\n")
-    os.replace(unfinished, path)
 
 
 if __name__ == "__main__":

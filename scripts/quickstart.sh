@@ -1,27 +1,29 @@
 #!/bin/sh
-# The method on the embedded data set, in minutes on two CPU cores: the seed, parameter adaptation of
-# the seed's and the published FNA architecture, evaluation, one table.
+# The whole method on the embedded data set, in minutes on two CPU cores: seed, architecture
+# adaptation, parameter adaptation, evaluation, one table.
 #   scripts/quickstart.sh
 # A second run reuses what is there; an interrupted one goes on.
 set -eu
 . "$(dirname -- "$0")/setup.sh"
 cd "$REPO"
 results=work_dirs/quickstart
+search=$results/search
 
-# Show the progress of a run as short lines; all of its output goes to a log file.
+# show LOG COMMAND: run it; its output goes to a log file, its progress to the screen as short lines.
 show() {
-    mkdir -p "$results"
-    log=$results/$1.log
+    log=$1
     shift
+    mkdir -p "$(dirname "$log")"
     { "$@" 2>&1 || echo "failed"; } | tee -a "$log" | sed -nu \
         -e 's/.*Epoch(train) *\(\[[^]]*\]\[[^]]*\]\).*eta: \([0-9:]*\).*  loss: \([0-9.]*\).*/  training \1  eta \2  loss \3/p' \
-        -e 's/.*INFO - \(Remap: .*\)/  \1/p' -e 's/^error: /  error: /p'
+        -e 's/.*INFO - \(Remap: .*\)/  \1/p' -e 's/.*INFO - \(Architecture after .*\)/  \1/p' \
+        -e 's/^error: /  error: /p'
     if [ "$(tail -n 1 "$log")" = "failed" ]; then
         fail "stopped; $log says why"
     fi
 }
 
-# adapt NAME CONFIG [options]: train and test a network unless its metrics are there.
+# adapt NAME CONFIG [options]: adapt and evaluate a network, unless its metrics are there.
 adapt() {
     name=$1 config=configs/fna_det/$2 work_dir=$results/$1
     shift 2
@@ -30,31 +32,40 @@ adapt() {
         return
     fi
     echo "$name: parameter adaptation"
-    show "$name" sh scripts/param_adapt.sh "$config" 1 --work-dir "$work_dir" --resume \
-        --cfg-options randomness.seed=0 "$@"
-    checkpoint=$(cat "$work_dir/last_checkpoint")
+    show "$work_dir.log" sh scripts/param_adapt.sh "$config" 1 --work-dir "$work_dir" --resume "$@"
     echo "$name: evaluation"
-    show "$name" sh scripts/test.sh "$config" "$checkpoint" 1 --work-dir "$work_dir" \
-        --show-dir "$work_dir/detections"
+    show "$work_dir.log" sh scripts/test.sh "$config" "$(cat "$work_dir/last_checkpoint")" 1 \
+        --work-dir "$work_dir" --show-dir "$work_dir/detections" "$@"
 }
 
 sh scripts/get_seed.sh
 "$PYTHON" -m datasets.toy_city --out data/toy_city
+if [ -f "$search/done" ]; then
+    echo "search: already there"
+else
+    echo "search: architecture adaptation"
+    show "$search.log" sh scripts/arch_adapt.sh configs/fna_det/retinanet_arch_adapt_toy.py 1 \
+        --work-dir "$search" --resume
+    touch "$search/done"
+fi
 adapt mobilenetv2 retinanet_mbv2_toy.py
 adapt fna retinanet_fna_toy.py
-adapt fna_random retinanet_fna_toy.py model.backbone.init_cfg=None
+adapt found retinanet_fna_toy.py --net-config "$search/net_config.txt"
+adapt fna_random retinanet_fna_toy.py --cfg-options model.backbone.init_cfg=None
 
 echo
 echo "RetinaNet on the embedded street scenes, equal training for each network:"
 echo
 "$PYTHON" -m engine.summary "MobileNetV2 (the seed's architecture), remapped=$results/mobilenetv2" \
     "FNA (published architecture), remapped=$results/fna" \
+    "found here by a very short search, remapped=$results/found" \
     "FNA (published architecture), random weights=$results/fna_random"
 cat <<END
 
+Found architecture:                             $REPO/$search (net_config.txt, architecture.png, alpha.png)
 Ground truth (left) beside detections (right):  $REPO/$results/fna/detections
 Configs, logs, checkpoints and metrics:         $REPO/$results
 Images and annotations:                         $REPO/data/toy_city
-Next: put COCO into data/coco (README.md says how) and run  scripts/param_adapt.sh
+Next: put COCO into data/coco (README.md says how) and run  scripts/arch_adapt.sh
 or write a config for your own data: docs/new_dataset.md
 END

@@ -1,43 +1,23 @@
 # Architecture adaptation on the embedded data set, sized for a minute or two on two CPU cores: it
 # shows the procedure; a search that finds something takes longer.
-_base_ = "retinanet_arch_adapt.py"
+_base_ = ["retinanet_arch_adapt.py", "../_base_/toy_city_detection.py"]
 
-# what datasets/toy_city.py draws, in the order of its annotation files, which is COCO's
-metainfo = dict(
-    classes=(
-        "person",
-        "bicycle",
-        "car",
-        "motorcycle",
-        "bus",
-        "train",
-        "truck",
-        "traffic light",
-        "stop sign",
-    )
-)
-data_root = "data/toy_city/"
-scale = (384, 192)
+data_root = _base_.toy_city.data_root
 input_size = (192, 384)
-channels = 64
 
-model = dict(
-    neck=dict(out_channels=channels),
-    bbox_head=dict(num_classes=9, in_channels=channels, feat_channels=channels, stacked_convs=2),
-)
+model = _base_.toy_retinanet
 
 train_pipeline, arch_pipeline = _base_.train_pipeline, _base_.arch_pipeline
-train_pipeline[2].scale = arch_pipeline[2].scale = scale
+train_pipeline[2].scale = arch_pipeline[2].scale = _base_.toy_scale
 train_dataloader = dict(
-    batch_size=2,
-    num_workers=1,
-    dataset=dict(metainfo=metainfo, data_root=data_root, pipeline=train_pipeline),
+    batch_size=2, num_workers=1, dataset=dict(**_base_.toy_city, pipeline=train_pipeline)
 )
 
-# 80 images in each half: 2 epochs of 40 weight steps, in the second as many architecture steps
+# 80 images in each half: 2 epochs of 40 weight steps, in the second half as many architecture steps
 train_cfg = dict(
     max_epochs=2,
     arch_start_epoch=1,
+    weight_steps=2,
     arch_pipeline=arch_pipeline,
     cost=dict(input_size=input_size),
 )
@@ -51,3 +31,4 @@ param_scheduler = [
 ]
 default_hooks = dict(logger=dict(interval=10))
 auto_scale_lr = dict(base_batch_size=2)
+randomness = dict(seed=0)

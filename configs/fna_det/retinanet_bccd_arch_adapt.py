@@ -41,3 +41,4 @@ param_scheduler = [
 ]
 default_hooks = dict(logger=dict(interval=10))
 auto_scale_lr = dict(base_batch_size=2)
+randomness = dict(seed=0)

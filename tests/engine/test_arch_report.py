@@ -15,8 +15,9 @@ from mmengine.registry import MODELS, init_default_scope
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.arch_pictures import draw_alpha, draw_architectures
-from engine.arch_report import ArchReport, layer_names, mean_entropy, to_png, write_whole
+from engine.arch_report import ArchReport, layer_names, mean_entropy, to_png
 from engine.config import load_config
+from engine.files import write_whole
 from models import NetConfig, count_madds
 from tests.conftest import REPO, net_config_file
 
