@@ -28,7 +28,8 @@ def run(main: Callable[[], None]) -> None:
     """Run ``main``; exit 2 after a user's mistake, 130 when interrupted."""
     mmcv_ops.install()  # before a config imports mmdet
     install_safe_loading()
-    speaks = os.environ.get("RANK", "0") == "0"  # every rank finds the same mistake
+    # every process of a machine finds the same mistake, another machine perhaps one of its own
+    speaks = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         main()
     except InputError as error:

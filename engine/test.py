@@ -44,7 +44,7 @@ def main() -> None:
         draw_predictions(cfg, show_dir)
 
     runner = build_runner(cfg)
-    runner.register_hook(MatchCheckpoint(args.checkpoint))
+    runner.register_hook(MatchCheckpoint())
     if out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
     metrics = count_cost(runner.model, cfg) | runner.test()

@@ -44,7 +44,7 @@ def main() -> None:
 
     runner = build_runner(cfg)
     if cfg.resume:
-        runner.register_hook(MatchCheckpoint(resume))
+        runner.register_hook(MatchCheckpoint())
     runner.train()
     runner.logger.info(f"Done. Checkpoints and logs lie in {runner.work_dir}")
 

@@ -1,5 +1,6 @@
 """What only detection needs."""
 
-from .coco import CheckClasses, CheckedCocoDataset
+from .checks import CheckModel
+from .coco import CheckedCocoDataset
 
-__all__ = ["CheckClasses", "CheckedCocoDataset"]
+__all__ = ["CheckModel", "CheckedCocoDataset"]

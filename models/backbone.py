@@ -11,7 +11,7 @@ from .blocks import StageBlock, build_op, conv_bn_act
 from .errors import InputError
 from .net_config import NetConfig, Stage
 
-_STEM_STRIDE = 2
+STEM_STRIDE = 2
 _DEFAULT_INIT = [
     dict(type="Kaiming", layer="Conv2d"),
     dict(type="Constant", val=1, layer="BatchNorm2d"),
@@ -31,7 +31,7 @@ def strides_and_dilations(stage_strides: list[int], output_stride: int) -> list[
     Raises:
         InputError: The strides cannot give ``output_stride``.
     """
-    accumulated, dilation, plan = _STEM_STRIDE, 1, []
+    accumulated, dilation, plan = STEM_STRIDE, 1, []
     for stride in stage_strides:
         if accumulated >= output_stride:
             dilation *= stride
@@ -40,7 +40,7 @@ def strides_and_dilations(stage_strides: list[int], output_stride: int) -> list[
         plan.append((stride, dilation))
     if accumulated != output_stride:
         raise InputError(
-            f"output_stride {output_stride}: the stem's stride {_STEM_STRIDE} and the stages' "
+            f"output_stride {output_stride}: the stem's stride {STEM_STRIDE} and the stages' "
             f"strides {list(stage_strides)} cannot give it"
         )
     return plan
@@ -71,7 +71,7 @@ class StagedBackbone(BaseModule):
         plan = strides_and_dilations([stage.stride for stage in stages], output_stride)
 
         channels = stages[0].in_channels
-        blocks = [nn.Sequential(*conv_bn_act(3, channels, 3, stride=_STEM_STRIDE))]
+        blocks = [nn.Sequential(*conv_bn_act(3, channels, 3, stride=STEM_STRIDE))]
         for stage, (stride, dilation) in zip(stages, plan, strict=True):
             layers = []
             for op in stage.ops:
@@ -86,6 +86,8 @@ class StagedBackbone(BaseModule):
         self.output_stride, self.last_channels = output_stride, last_channels
         if bad := [i for i in self.out_indices if not 0 <= i < len(blocks)]:
             raise InputError(f"out_indices: no block {bad[0]}, expected 0 to {len(blocks) - 1}")
+        widths = [stages[0].in_channels, *(s.out_channels for s in stages), last_channels]
+        self.out_channels = tuple(widths[i] for i in self.out_indices)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images N×3×H×W → the maps of ``out_indices``, each N×C×⌈H/stride⌉×⌈W/stride⌉."""

@@ -118,15 +118,28 @@ def test_two_processes_on_cpu_hold_equal_parameters(toy_city, seed_file, tmp_pat
     assert any(key.startswith("backbone") for key in changed)
 
 
+OTHER_CHANNELS = (
+    net_config_file("retinanet")
+    .read_text()
+    .replace("24, 32]", "24, 40]")
+    .replace("[32, 64", "[40, 64")
+)
 BAD = {
     "config that does not exist": (["configs/none.py", "0"], "configs/none.py: no such file"),
-    "data root that does not exist": ([TOY, "0", "--data-root", "/nowhere"], "/nowhere: no such"),
+    "data root that does not exist": (
+        [TOY, "0", "--data-root", "/none"],
+        "/none: is no folder",
+    ),
     "data root without annotations": ([TOY, "0", "--data-root", "."], "annotations/instances_"),
     "unknown op": ([TOY, "0", "--net-config", "[[32, 16], ['k3e1'], 1]"], "unknown op 'k3e1'"),
     "net_config file that is not there": ([TOY, "0", "--net-config", "none.txt"], "none.txt"),
     "work dir not writable": ([TOY, "0", "--work-dir", "/proc/none"], "/proc/none: cannot write"),
     "more GPUs than there are": ([TOY, "99"], "99 GPUs asked for"),
     "checkpoint to resume from missing": ([TOY, "0", "--resume", "none.pth"], "none.pth"),
+    "architecture of other channels": (
+        [TOY, "0", "--net-config", OTHER_CHANNELS],
+        "in_channels is [24, 32, 96, 320], but the backbone gives [24, 40, 96, 320]",
+    ),
     "head with too few classes": (
         [TOY, "0", "--cfg-options", "model.bbox_head.num_classes=8"],
         "num_classes is 8, but the data set has 9 classes",
