@@ -21,6 +21,13 @@ _CONFIG_ERRORS = (
 )  # fmt: skip
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """A parser for which a wrong argument is a mistake like any other: one line, no usage."""
+
+    def error(self, message: str) -> None:
+        raise InputError(f"{message} (--help lists the options)")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that training and testing share; names and meanings are mmdet's."""
     parser.add_argument("config", help="config file")

@@ -140,6 +140,7 @@ BAD = {
         [TOY, "0", "--net-config", OTHER_CHANNELS],
         "in_channels is [24, 32, 96, 320], but the backbone gives [24, 40, 96, 320]",
     ),
+    "unknown option": ([TOY, "0", "--epochs", "3"], "unrecognized arguments: --epochs"),
     "head with too few classes": (
         [TOY, "0", "--cfg-options", "model.bbox_head.num_classes=8"],
         "num_classes is 8, but the data set has 9 classes",
@@ -149,14 +150,13 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_mistakes_end_in_one_line(case, toy_city, seed_file, tmp_path):
-    arguments, message = BAD[case]
-    if "--data-root" not in arguments:
-        arguments = [*arguments, "--data-root", toy_city]
-    if "--work-dir" not in arguments:
-        arguments = [*arguments, "--work-dir", tmp_path / "run"]
-    if "--cfg-options" not in arguments:
-        arguments = [*arguments, "--cfg-options"]
-    process = run_script("param_adapt", *arguments, f"model.backbone.init_cfg.seed={seed_file}")
+    (config, gpus, *options), message = BAD[case]
+    if "--cfg-options" not in options:
+        options += ["--cfg-options"]
+    options += [f"model.backbone.init_cfg.seed={seed_file}"]
+    # in front: of an option that is given twice the last counts
+    defaults = ["--data-root", toy_city, "--work-dir", tmp_path / "run"]
+    process = run_script("param_adapt", config, gpus, *defaults, *options)
     assert process.returncode == 2
     assert "Traceback" not in process.stdout + process.stderr
     lines = process.stderr.strip().splitlines()
