@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 
 from mmengine.config import Config
@@ -19,6 +20,8 @@ _NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
 
 def build_runner(cfg: Config) -> Runner:
     """mmengine's Runner of a config, silent where a user can do nothing."""
+    # mmengine says it by the old name, in every process
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     runner = Runner.from_cfg(cfg)
     runner.logger.addFilter(lambda record: not record.getMessage().startswith(_NOISE))
     return runner

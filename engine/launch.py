@@ -103,7 +103,7 @@ def start_processes(processes: int) -> None:
     except ChildFailedError as error:
         sys.exit(next(iter(error.failures.values())).exitcode)
     except SignalException:
-        raise KeyboardInterrupt from None
+        sys.exit(130)  # interrupted, as its first process has said
 
 
 if __name__ == "__main__":
