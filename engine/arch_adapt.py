@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from mmengine.dist import all_reduce, broadcast, get_rank
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import BaseModel
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, OptimWrapperDict
 from mmengine.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -21,7 +21,7 @@ from models import FNASuperNet, InputError
 
 from .arch_data import derive_seed, endless_batches, half_dataloader_cfg, set_random_states
 from .arch_report import ArchReport
-from .distributed import average_gradients
+from .distributed import average_gradients, unwrapped
 from .hooks import loaded_path
 
 # What tells the random numbers of one use from another's; arch_data's loaders have 0 and 1.
@@ -117,9 +117,7 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
                 f"weight_steps {weight_steps}; expected 0 <= arch_start_epoch < max_epochs "
                 f"{max_epochs}, and at least 1 step of each kind"
             )
-        self.model: BaseModel = (
-            runner.model.module if is_model_wrapper(runner.model) else runner.model
-        )
+        self.model: BaseModel = unwrapped(runner.model)
         self.backbone: FNASuperNet = getattr(self.model, "backbone", None)
         if not isinstance(self.backbone, FNASuperNet):
             raise InputError("ArchAdaptLoop: expected a model whose backbone is an FNASuperNet")
@@ -317,7 +315,7 @@ class ArchAdaptOptimWrapperConstructor:
         self.weights, self.arch = optim_wrapper_cfg["weights"], optim_wrapper_cfg["arch"]
 
     def __call__(self, model: nn.Module) -> OptimWrapperDict:
-        model = model.module if is_model_wrapper(model) else model
+        model = unwrapped(model)
         alphas = model.backbone.alphas()
 
         cfg = dict(self.weights)

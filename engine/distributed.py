@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import torch
 from mmengine.dist import all_reduce, all_reduce_params, get_world_size
-from mmengine.model import MMDistributedDataParallel
+from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.registry import MODEL_WRAPPERS
 from torch import Tensor, distributed, nn
 
@@ -117,6 +117,11 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     all_reduce_params([parameter.grad for parameter in learning], op="mean")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself, whether or not a runner has wrapped it for several processes."""
+    return model.module if is_model_wrapper(model) else model
 
 
 def shut_down() -> None:

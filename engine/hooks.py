@@ -1,11 +1,12 @@
 """Hooks of both tasks."""
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from models import InputError
+
+from .distributed import unwrapped
 
 
 @HOOKS.register_module()
@@ -19,7 +20,7 @@ class MatchCheckpoint(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         where = f"checkpoint {loaded_path(runner)}"
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
         state_dict = checkpoint.get("state_dict")
         if not isinstance(state_dict, dict):

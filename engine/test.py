@@ -6,12 +6,12 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from models import InputError, count_madds, count_params
 
 from .config import OneLineParser, add_arguments, load_config, make_work_dir, user_path
+from .distributed import unwrapped
 from .entry import build_runner, run
 from .files import write_whole
 from .hooks import MatchCheckpoint
@@ -63,7 +63,7 @@ def draw_predictions(cfg: Config, folder: str) -> None:
 
 def count_cost(model: nn.Module, cfg: Config) -> dict[str, int | list[int]]:
     """Parameters of the model, and MAdds at the ``input_size`` (height, width) of the config."""
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrapped(model)
     cost = {"params": count_params(model)}
     if size := cfg.get("input_size"):
         cost |= {"madds": count_madds(model, size), "input_size": list(size)}

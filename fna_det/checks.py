@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from engine.distributed import unwrapped
 from models import InputError
 
 
@@ -29,7 +29,7 @@ class CheckModel(Hook):
         self._check(runner, runner.test_dataloader.dataset.metainfo["classes"])
 
     def _check(self, runner: Runner, classes: Sequence[str]) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         given, expected = list(model.backbone.out_channels), list(model.neck.in_channels)
         if given != expected:
             raise InputError(
