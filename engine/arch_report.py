@@ -13,6 +13,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
 from models import FNABackbone, FNASuperNet, InputError, NetConfig, count_madds, count_params
+from models.backbone import expanded_stage, first_expansions
 
 from .arch_pictures import draw_alpha, draw_architectures
 from .files import write_whole
@@ -103,7 +104,7 @@ class ArchReport(Hook):
         """Params and MAdds of an architecture, alone and in the model, against the seed's."""
         height, width = self.input_size
         text = f"{self._size(derived)}, at {height}x{width}"
-        if not _same_interface(derived, self.seed):
+        if self._interface(derived) != self._interface(self.seed):
             return text  # another search space than the seed's: nothing to compare
         return f"{text}; the seed's: {self._size(self.seed)}"
 
@@ -116,6 +117,15 @@ class ArchReport(Hook):
             f"{count_madds(module, self.input_size) / 1e9:.3f}B MAdds"
             for name, module in (("backbone", backbone), ("whole model", model))
         )
+
+    def _interface(self, net_config: NetConfig) -> list[tuple]:
+        """What decides which maps an architecture gives: channels and strides of its stages, and
+        how wide a first layer expands whose expanded activation is one of the maps."""
+        expanded = [expanded_stage(index) for index in self.backbone.out_indices]
+        return [
+            (s.in_channels, s.out_channels, s.stride, first_expansions(s) * (n in expanded))
+            for n, s in enumerate(net_config.stages, 1)
+        ]
 
     def _choices(self) -> list[int]:
         return [alpha.argmax().item() for alpha in self.backbone.alphas()]
@@ -177,7 +187,11 @@ def mean_entropy(backbone: FNASuperNet) -> float:
 def derived_backbone(supernet: FNASuperNet, net_config: NetConfig) -> FNABackbone:
     """The network of ``net_config``, giving the maps that ``supernet`` gives."""
     return FNABackbone(
-        net_config, supernet.out_indices, supernet.output_stride, supernet.last_channels
+        net_config,
+        supernet.out_indices,
+        supernet.output_stride,
+        supernet.last_channels,
+        supernet.norm_cfg,
     )
 
 
@@ -186,15 +200,6 @@ def with_backbone(model: nn.Module, backbone: nn.Module) -> nn.Module:
     twin = model.__new__(type(model))
     twin.__dict__ = dict(model.__dict__, _modules=dict(model._modules, backbone=backbone))
     return twin
-
-
-def _same_interface(one: NetConfig, other: NetConfig) -> bool:
-    """Whether two architectures give the same maps: equal channels and strides of their stages."""
-
-    def interface(net_config: NetConfig) -> list[tuple[int, int, int]]:
-        return [(s.in_channels, s.out_channels, s.stride) for s in net_config.stages]
-
-    return interface(one) == interface(other)
 
 
 def to_png(figure: Figure) -> bytes:
