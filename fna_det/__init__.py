@@ -1,5 +1,6 @@
 """What only detection needs."""
 
 from .coco import CheckClasses, CheckedCocoDataset
+from .ssd import SSDLiteHead
 
-__all__ = ["CheckClasses", "CheckedCocoDataset"]
+__all__ = ["CheckClasses", "CheckedCocoDataset", "SSDLiteHead"]
