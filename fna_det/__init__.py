@@ -1,6 +1,10 @@
 """What only detection needs."""
 
-from .coco import CheckClasses, CheckedCocoDataset
-from .ssd import SSDLiteHead
+from engine import mmcv_ops
+
+mmcv_ops.install()  # before mmdet's models are imported
+
+from .coco import CheckClasses, CheckedCocoDataset  # noqa: E402
+from .ssd import SSDLiteHead  # noqa: E402
 
 __all__ = ["CheckClasses", "CheckedCocoDataset", "SSDLiteHead"]

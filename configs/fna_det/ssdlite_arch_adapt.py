@@ -5,13 +5,11 @@ _base_ = [
     "../_base_/coco_ssd.py",
     "../_base_/default_runtime.py",
     "../_base_/search_space_ssdlite.py",
+    "../_base_/arch_adapt_detection.py",
 ]
 
 # height and width at which MAdds are counted
 input_size = (320, 320)
-sync_bn = "torch"
-# every process computes the same path: only its gradients are averaged
-model_wrapper_cfg = dict(type="SampledPathParallel")
 
 model = dict(
     backbone=dict(
@@ -34,16 +32,11 @@ arch_pipeline = [
     dict(type="PackDetInputs"),
 ]
 train_cfg = dict(
-    type="ArchAdaptLoop",
     max_epochs=30,
     arch_start_epoch=15,
-    arch_steps=1,
     weight_steps=5,
-    split=dict(ratio=0.5, seed=0),
     arch_pipeline=arch_pipeline,
-    # added to the loss of an architecture step: lambda * log_tau(gamma * cost / unit), with
-    # weight lambda, base tau, scale gamma
-    cost=dict(weight=0.15, base=10, scale=1, unit=1e9, input_size=input_size),
+    cost=dict(weight=0.15, input_size=input_size),
 )
 # No evaluation: with BN by batch statistics a super network has no accuracy of its own to measure.
 # What it derives is judged after parameter adaptation.
@@ -51,15 +44,9 @@ val_cfg = val_dataloader = val_evaluator = None
 test_cfg = test_dataloader = test_evaluator = None
 
 optim_wrapper = dict(
-    constructor="ArchAdaptOptimWrapperConstructor",
     weights=dict(
         type="OptimWrapper",
         optimizer=dict(type="RMSprop", lr=0.05, eps=1.0, momentum=0.9, weight_decay=4e-5),
-    ),
-    arch=dict(
-        type="OptimWrapper",
-        optimizer=dict(type="Adam", lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
-        clip_grad=dict(max_norm=35, norm_type=2),
     ),
 )
 # of the weights; alpha's learning rate stays
