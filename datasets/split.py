@@ -84,8 +84,8 @@ def split_indices(length: int, part: str, ratio: float, seed: int) -> list[int]:
 def _check(part: str, ratio: float) -> None:
     if part not in PARTS:
         raise ValueError(f"split: no part {part!r}, expected one of {', '.join(PARTS)}")
-    if not 0 < ratio < 1:
-        raise ValueError(f"split: ratio {ratio}, expected more than 0 and less than 1")
+    if not isinstance(ratio, int | float) or not 0 < ratio < 1:
+        raise ValueError(f"split: ratio {ratio!r}, expected more than 0 and less than 1")
 
 
 def _replaced(cfg: dict, **values) -> dict:

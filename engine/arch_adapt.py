@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from mmengine.dist import all_reduce, get_rank
+from mmengine.dist import all_reduce, broadcast, get_rank
 from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, OptimWrapperDict
 from mmengine.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
-from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from models import FNASuperNet, InputError
@@ -22,6 +22,7 @@ from models import FNASuperNet, InputError
 from .arch_data import derive_seed, endless_batches, half_dataloader_cfg, set_random_states
 from .arch_report import ArchReport
 from .distributed import average_gradients
+from .hooks import loaded_path
 
 # What tells the random numbers of one use from another's; arch_data's loaders have 0 and 1.
 _PATH, _WEIGHT_STEP, _ARCH_STEP = 2, 3, 4
@@ -122,7 +123,10 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         self.backbone: FNASuperNet = getattr(self.model, "backbone", None)
         if not isinstance(self.backbone, FNASuperNet):
             raise InputError("ArchAdaptLoop: expected a model whose backbone is an FNASuperNet")
-        self.cost = CostTerm(**cost)
+        try:
+            self.cost = CostTerm(**cost)
+        except TypeError as error:
+            raise InputError(f"train_cfg.cost: {error}") from None
         self.arch_start_epoch = arch_start_epoch
         self.arch_steps, self.weight_steps = arch_steps, weight_steps
         try:
@@ -136,6 +140,8 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
             self.arch_dataloader = runner.build_dataloader(halves[1], seed=runner.seed)
         except ValueError as error:  # an impossible split, found at once or once data are read
             raise InputError(str(error)) from error
+        except TypeError as error:  # such as a split without its ratio
+            raise InputError(f"train_cfg: {error}") from error
         for part, loader in (("weights'", self.dataloader), ("held-out", self.arch_dataloader)):
             if len(loader) == 0:
                 raise InputError(
@@ -218,7 +224,9 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         # all ranks draw the same path: their generators and their α are equal
         generator = torch.Generator().manual_seed(derive_seed(self.runner.seed, _PATH, step))
         uniform = self._epoch < self.arch_start_epoch
-        self.backbone.set_path(self.backbone.sample_path(generator, uniform=uniform))
+        path = torch.tensor(self.backbone.sample_path(generator, uniform=uniform))
+        broadcast(path)  # unlike GPUs may round softmax(α) differently
+        self.backbone.set_path(path.tolist())
         set_random_states(derive_seed(self.runner.seed, _WEIGHT_STEP, step, get_rank()))
         wrapper = self.runner.optim_wrapper["weights"]
         loss, log_vars = self._task_loss(batch, wrapper)
@@ -268,10 +276,11 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         finite = torch.isfinite(loss).to(torch.uint8)
         all_reduce(finite, op="min")  # all ranks stop, or none
         if not finite:
-            last = find_latest_checkpoint(self.runner.work_dir) or "none was saved"
+            resumed = loaded_path(self.runner) if self.runner._resume else None
+            last = self.runner.message_hub.runtime_info.get("last_ckpt") or resumed
             raise InputError(
                 f"{step} (epoch {self._epoch + 1}): the loss is not finite; stopped, last good "
-                f"checkpoint: {last}"
+                f"checkpoint: {last or 'none was saved'}"
             )
 
     @contextmanager

@@ -40,6 +40,9 @@ def half_dataloader_cfg(
         ValueError: The split is impossible.
     """
     cfg = copy.deepcopy(dict(dataloader))
+    if cfg.get("drop_last") and cfg.get("batch_sampler"):
+        # such samplers drop more batches than they count, and a resumed run needs the count
+        raise ValueError("train_dataloader: drop_last does not go with a batch_sampler in a search")
     half = split_dataset_cfg(cfg["dataset"], part=part, pipeline=pipeline, **split)
     cfg["dataset"] = dict(type="SeededDataset", dataset=half)
     cfg["batch_size"] = batch_size or cfg["batch_size"]

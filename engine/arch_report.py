@@ -1,6 +1,7 @@
 """What an architecture adaptation leaves behind: α over time, the architecture, and pictures."""
 
 import json
+import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -9,14 +10,15 @@ import torch
 from matplotlib.figure import Figure
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook, LoggerHook
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from torch import nn
 
 from models import FNABackbone, FNASuperNet, InputError, NetConfig, count_madds, count_params
-from models.backbone import expanded_stage, first_expansions
+from models.backbone import STEM_STRIDE, first_expansions
 
 from .arch_pictures import draw_alpha, draw_architectures
 from .files import write_whole
+from .hooks import loaded_path
 
 _KEY = "arch_adapt"  # of the state in a checkpoint
 
@@ -69,8 +71,11 @@ class ArchReport(Hook):
         runner.message_hub.update_scalar("train/alpha_changed", changed)
         # the logger, which comes after this hook, is about to report the number
         loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
-        if any(self.every_n_inner_iters(batch_idx, logger.interval) for logger in loggers):
-            self.reported = choices
+        at_end = self.end_of_epoch(runner.train_dataloader, batch_idx)
+        for logger in loggers:
+            short_epoch = at_end and len(runner.train_dataloader) <= logger.interval
+            if short_epoch or self.every_n_inner_iters(batch_idx, logger.interval):
+                self.reported = choices
 
     def after_train_epoch(self, runner: Runner) -> None:
         self.history.append([alpha.detach().tolist() for alpha in self.backbone.alphas()])
@@ -103,28 +108,33 @@ class ArchReport(Hook):
     def compare(self, derived: NetConfig) -> str:
         """Params and MAdds of an architecture, alone and in the model, against the seed's."""
         height, width = self.input_size
-        text = f"{self._size(derived)}, at {height}x{width}"
-        if self._interface(derived) != self._interface(self.seed):
-            return text  # another search space than the seed's: nothing to compare
-        return f"{text}; the seed's: {self._size(self.seed)}"
+        if self._interface(derived) == self._interface(self.seed):
+            seed = self._size(self.seed)
+        else:  # neck and head of this model do not fit the seed's maps
+            with torch.device("meta"):
+                backbone = FNABackbone(self.seed, (0,), output_stride=_total_stride(self.seed))
+            seed = _format_size("backbone", backbone, self.input_size)
+        return f"{self._size(derived)}, at {height}x{width}; the seed's: {seed}"
 
     def _size(self, net_config: NetConfig) -> str:
         with torch.device("meta"):  # it is only counted
             backbone = derived_backbone(self.backbone, net_config)
-        model = with_backbone(self.model, backbone)
-        return ", ".join(
-            f"{name} {count_params(module) / 1e6:.3f}M params "
-            f"{count_madds(module, self.input_size) / 1e9:.3f}B MAdds"
-            for name, module in (("backbone", backbone), ("whole model", model))
-        )
+        parts = {"backbone": backbone, "whole model": with_backbone(self.model, backbone)}
+        return ", ".join(_format_size(*part, self.input_size) for part in parts.items())
 
     def _interface(self, net_config: NetConfig) -> list[tuple]:
         """What decides which maps an architecture gives: channels and strides of its stages, and
         how wide a first layer expands whose expanded activation is one of the maps."""
-        expanded = [expanded_stage(index) for index in self.backbone.out_indices]
         return [
-            (s.in_channels, s.out_channels, s.stride, first_expansions(s) * (n in expanded))
-            for n, s in enumerate(net_config.stages, 1)
+            (
+                stage.in_channels,
+                stage.out_channels,
+                stage.stride,
+                first_expansions(stage)
+                if f"{number}.expand" in self.backbone.out_indices
+                else None,
+            )
+            for number, stage in enumerate(net_config.stages, 1)
         ]
 
     def _choices(self) -> list[int]:
@@ -147,7 +157,7 @@ class ArchReport(Hook):
         """
         if not runner._resume:
             return
-        path = runner._load_from or find_latest_checkpoint(runner.work_dir)
+        path = loaded_path(runner)
         state = checkpoint.get(_KEY)
         if not isinstance(state, dict):
             raise InputError(f"checkpoint {path}: is of no architecture adaptation")
@@ -200,6 +210,15 @@ def with_backbone(model: nn.Module, backbone: nn.Module) -> nn.Module:
     twin = model.__new__(type(model))
     twin.__dict__ = dict(model.__dict__, _modules=dict(model._modules, backbone=backbone))
     return twin
+
+
+def _total_stride(net_config: NetConfig) -> int:
+    return math.prod((STEM_STRIDE, *(stage.stride for stage in net_config.stages)))
+
+
+def _format_size(name: str, module: nn.Module, input_size: tuple[int, int]) -> str:
+    params, madds = count_params(module), count_madds(module, input_size)
+    return f"{name} {params / 1e6:.3f}M params {madds / 1e9:.3f}B MAdds"
 
 
 def to_png(figure: Figure) -> bytes:

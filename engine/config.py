@@ -10,10 +10,22 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from models import InputError, NetConfig
+from models.net_config import is_text
 
 from . import mmcv_ops
 
 REPO = Path(__file__).resolve().parent.parent
+# what a mistake in a config, which is Python, can raise
+_CONFIG_ERRORS = (
+    SyntaxError, LookupError, NameError, TypeError, ValueError, AttributeError, ImportError, OSError
+)  # fmt: skip
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser for which a wrong argument is a mistake like any other: one line, no usage."""
+
+    def error(self, message: str) -> None:
+        raise InputError(f"{message} (--help lists the options)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=_Options,
         help="settings to override, key.inner=value; lists as key='[a,b]' or key=a,b",
     )
     parser.add_argument(
@@ -38,6 +50,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # torch.distributed.launch passes it; torchrun sets the environment variable instead
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+class _Options(DictAction):
+    """mmengine's reading of KEY=VALUE, with argparse's own message for what is not."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except ValueError:
+            raise argparse.ArgumentError(
+                self, f"cannot read {' '.join(values)!r}; expected KEY=VALUE ..."
+            ) from None
 
 
 def user_path(path: str) -> str:
@@ -62,18 +86,20 @@ def load_config(args: argparse.Namespace) -> Config:
     work_dir = args.work_dir and str(Path(args.work_dir).expanduser().absolute())
     data_root = args.data_root and user_path(args.data_root)
     net_config = args.net_config
-    if net_config and "[" not in net_config:
-        net_config = user_path(net_config)
+    if net_config and not is_text(net_config):
+        net_config = Path(user_path(net_config))
 
     os.chdir(REPO)
     try:
         with mmcv_ops.quiet_imports():
             cfg = Config.fromfile(path)
             import_scope(cfg.get("default_scope", "mmengine"))
-    except (SyntaxError, KeyError, NameError, TypeError, ImportError, OSError) as error:
-        raise InputError(f"config {args.config}: {type(error).__name__}: {error}") from None
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    except _CONFIG_ERRORS as error:
+        raise InputError(f"config {args.config}: {_one_line(error)}") from None
+    try:
+        cfg.merge_from_dict(args.cfg_options or {})
+    except _CONFIG_ERRORS as error:
+        raise InputError(f"--cfg-options {args.cfg_options}: {_one_line(error)}") from None
     cfg.launcher = args.launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or f"work_dirs/{Path(path).stem}"
     if data_root:
@@ -81,6 +107,10 @@ def load_config(args: argparse.Namespace) -> Config:
     _set_net_config(cfg, net_config)
     _set_device(cfg)
     return cfg
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def import_scope(scope: str) -> None:
@@ -96,7 +126,7 @@ def set_data_root(cfg: Config, root: str) -> None:
         InputError: ``root`` is no folder, or the config has no ``data_root`` to replace.
     """
     if not Path(root).is_dir():
-        raise InputError(f"data root {root}: no such folder")
+        raise InputError(f"data root {root}: is no folder")
     if not cfg.get("data_root"):
         raise InputError("--data-root: the config has no data_root for it to replace")
     old, new = cfg.data_root.rstrip("/") + "/", root.rstrip("/") + "/"
@@ -117,7 +147,7 @@ def set_data_root(cfg: Config, root: str) -> None:
                 cfg[part] = moved(cfg[part])
 
 
-def _set_net_config(cfg: Config, net_config: str | None) -> None:
+def _set_net_config(cfg: Config, net_config: str | Path | None) -> None:
     """Write the architecture's text into the config, so that a dumped config stands alone."""
     backbone = cfg.get("model", {}).get("backbone", {})
     if net_config and "net_config" not in backbone:

@@ -3,29 +3,46 @@
 from collections.abc import Iterable
 
 import torch
-import torch.distributed.nn.functional as dist_fn
 from mmengine.dist import all_reduce, all_reduce_params, get_world_size
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODEL_WRAPPERS
 from torch import Tensor, distributed, nn
 
 
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of all ranks' tensors; every rank's gradient is the sum of all ranks' gradients."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        total = x.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        total = grad.contiguous().clone()
+        distributed.all_reduce(total)
+        return total
+
+
 class CPUSyncBatchNorm(nn.BatchNorm2d):
     """Synchronized BN for CPU tensors, which torch's own refuses; gradients flow across ranks.
 
-    No subclass of torch's, which DistributedDataParallel refuses on CPU too.
+    No subclass of torch's, which DistributedDataParallel refuses on CPU too. Statistics are taken
+    in float32 whatever the input's type, as torch's are under autocast.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """N×C×H×W → N×C×H×W, normalised by the statistics of all ranks' N while training."""
         if not self.training:
             return super().forward(x)
+        dtype, x = x.dtype, x.float()
         dims, shape = [0, *range(2, x.dim())], [1, -1] + [1] * (x.dim() - 2)
         total = torch.cat([x.sum(dims), x.new_tensor([x.numel() / x.size(1)])])
-        total, count = dist_fn.all_reduce(total).split([x.size(1), 1])
+        total, count = _SumOverRanks.apply(total).split([x.size(1), 1])
         mean = total / count
         centred = x - mean.view(shape)
-        var = dist_fn.all_reduce(centred.square().sum(dims)) / count
+        var = _SumOverRanks.apply(centred.square().sum(dims)) / count
         if self.track_running_stats:
             with torch.no_grad():
                 self.num_batches_tracked += 1
@@ -35,7 +52,7 @@ class CPUSyncBatchNorm(nn.BatchNorm2d):
         normalized = centred * torch.rsqrt(var + self.eps).view(shape)
         if self.affine:
             normalized = normalized * self.weight.view(shape) + self.bias.view(shape)
-        return normalized
+        return normalized.to(dtype)
 
 
 def _synchronize_bn_on_cpu(module: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 
 from mmengine.config import Config
@@ -19,6 +20,8 @@ _NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
 
 def build_runner(cfg: Config) -> Runner:
     """mmengine's Runner of a config, silent where a user can do nothing."""
+    # mmengine says it by the old name, in every process
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     runner = Runner.from_cfg(cfg)
     runner.logger.addFilter(lambda record: not record.getMessage().startswith(_NOISE))
     return runner
@@ -28,7 +31,8 @@ def run(main: Callable[[], None]) -> None:
     """Run ``main``; exit 2 after a user's mistake, 130 when interrupted."""
     mmcv_ops.install()  # before a config imports mmdet
     install_safe_loading()
-    speaks = os.environ.get("RANK", "0") == "0"  # every rank finds the same mistake
+    # every process of a machine finds the same mistake, another machine perhaps one of its own
+    speaks = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         main()
     except InputError as error:

@@ -3,7 +3,7 @@
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from models import InputError
 
@@ -12,32 +12,43 @@ from models import InputError
 class MatchCheckpoint(Hook):
     """Refuses a checkpoint of another architecture; mmengine would load what happens to fit.
 
-    Args:
-        path: What to call the checkpoint in the message.
-
     Raises:
         InputError: When a checkpoint is loaded that lacks a tensor of the model, has one more, or
-            one of another shape.
+            one of another shape; when a run is resumed from one without the state of a run.
     """
 
-    def __init__(self, path: str):
-        self.path = path
-
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        where = f"checkpoint {loaded_path(runner)}"
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
         state_dict = checkpoint.get("state_dict")
         if not isinstance(state_dict, dict):
-            raise InputError(f"checkpoint {self.path}: holds no state_dict")
+            raise InputError(f"{where}: holds no state_dict")
         found = {
             key.removeprefix("module."): tuple(getattr(tensor, "shape", ()))
             for key, tensor in state_dict.items()
         }
-        differing = [key for key in expected | found if expected.get(key) != found.get(key)]
+        differing = [
+            key
+            for key in expected | found
+            # BN's counter is younger than some checkpoints, and nothing here reads it
+            if expected.get(key) != found.get(key) and not key.endswith("num_batches_tracked")
+        ]
         if differing:
             key = differing[0]
             raise InputError(
-                f"checkpoint {self.path}: is of another architecture; {len(differing)} tensors "
-                f"differ, first {key}: expected {expected.get(key, 'none')}, found "
-                f"{found.get(key, 'none')} (is --net-config the one it was trained with?)"
+                f"{where}: is of another architecture; {len(differing)} tensors differ, first "
+                f"{key}: expected {expected.get(key, 'none')}, found {found.get(key, 'none')} "
+                "(is --net-config the one it was trained with?)"
             )
+        missing = {"meta", "message_hub", "optimizer"} - set(checkpoint)
+        if runner._resume and missing:
+            raise InputError(
+                f"{where}: has no {', '.join(sorted(missing))}, so no run can go on from it; to "
+                "start from its weights, use --cfg-options load_from=CHECKPOINT"
+            )
+
+
+def loaded_path(runner: Runner) -> str | None:
+    """The checkpoint that a run was told to load or, when it resumes by itself, finds."""
+    return runner._load_from or find_latest_checkpoint(runner.work_dir)

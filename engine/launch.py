@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from itertools import takewhile
+from pathlib import Path
 
 import torch
 
@@ -24,30 +25,44 @@ def main() -> None:
     gpus = positional.pop() if positional and positional[-1].isdigit() else default_gpus
     if not positional:
         positional = [default_config]
-        if module == "engine.test" and not {"-h", "--help"} & set(options):
-            positional.append(latest_checkpoint())
+    if module == "engine.test" and len(positional) == 1 and not {"-h", "--help"} & set(options):
+        positional.append(latest_checkpoint(positional[0]))
 
-    processes = count_processes(int(gpus))
+    processes, on_cpu = count_processes(int(gpus))
     sys.argv = [module, *positional, *options]
-    if processes == 1 and int(os.environ.get("NNODES", 1)) == 1:
-        importlib.import_module(module).main()
-    else:
+    if on_cpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    if processes > 1 or count_from_environment("NNODES") > 1:
         start_processes(processes)
+    elif on_cpu and torch.cuda.is_available():
+        # mmengine has chosen its device on import: only a new process can choose another
+        os.execv(sys.executable, [sys.executable, "-m", *sys.argv])
+    else:
+        importlib.import_module(module).main()
 
 
-def latest_checkpoint() -> str:
-    """The last checkpoint of the default parameter adaptation."""
-    work_dir = REPO / "work_dirs/retinanet_fna_param_adapt"
+def latest_checkpoint(config: str) -> str:
+    """The last checkpoint in the default work dir of a config's adaptation."""
+    work_dir = REPO / "work_dirs" / Path(config).stem
     last = work_dir / "last_checkpoint"  # mmengine writes the path into it
     if not last.is_file():
-        raise InputError(f"no checkpoint in {work_dir}; give CONFIG and CHECKPOINT")
+        raise InputError(f"no checkpoint in {work_dir}; give one after the config")
     return last.read_text().strip()
 
 
-def count_processes(gpus: int) -> int:
-    """How many processes to start on this machine: one a GPU, or on CPU what $PROCESSES says.
+def count_from_environment(name: str) -> int:
+    """A whole number of at least 1 from an environment variable, 1 where it is not set."""
+    value = os.environ.get(name, "1")
+    if not value.isdecimal() or int(value) < 1:
+        raise InputError(f"environment variable {name} is {value!r}, expected a number from 1 on")
+    return int(value)
 
-    0 GPUs asks for CPU; so does 1 on a machine that has none.
+
+def count_processes(gpus: int) -> tuple[int, bool]:
+    """How many processes to start on this machine, and whether they are to run on CPU.
+
+    One a GPU, or on CPU what $PROCESSES says. 0 GPUs asks for CPU; so does 1 on a machine that has
+    none.
 
     Raises:
         InputError: More GPUs asked for than there are.
@@ -59,22 +74,24 @@ def count_processes(gpus: int) -> int:
             "config, 0 for CPU (with PROCESSES=N in the environment for N processes)"
         )
     if gpus and available:
-        return gpus
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    return int(os.environ.get("PROCESSES", 1))
+        return gpus, False
+    return count_from_environment("PROCESSES"), True
 
 
 def start_processes(processes: int) -> None:
     """Run ``sys.argv`` in several processes of this machine (of $NNODES machines) by torchrun."""
     from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    os.environ.setdefault("OMP_NUM_THREADS", threads)
+    os.environ.setdefault("MKL_NUM_THREADS", threads)
     # a process has said itself why it stopped
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    nodes = os.environ.get("NNODES")
+    nodes = count_from_environment("NNODES")
     where = ["--standalone"]
-    if nodes:
+    if nodes > 1:
         where = [f"--nnodes={nodes}", f"--node-rank={os.environ.get('NODE_RANK', 0)}"]
         where += [f"--master-addr={os.environ.get('MASTER_ADDR', '127.0.0.1')}"]
         where += [f"--master-port={os.environ.get('PORT', 29500)}"]
@@ -85,6 +102,8 @@ def start_processes(processes: int) -> None:
         )
     except ChildFailedError as error:
         sys.exit(next(iter(error.failures.values())).exitcode)
+    except SignalException:
+        sys.exit(130)  # interrupted, as its first process has said
 
 
 if __name__ == "__main__":

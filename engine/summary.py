@@ -29,10 +29,12 @@ def read_row(name: str, work_dir: str) -> dict[str, str]:
 
 
 def format_table(rows: list[dict[str, str]]) -> str:
-    """Rows of equal keys as aligned text, the first column to the left."""
-    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
+    """Rows as aligned text, the first column to the left; what a row lacks is a dash."""
+    heads = list(dict.fromkeys(key for row in rows for key in row))
+    rows = [{key: row.get(key, "-") for key in heads} for row in rows]
+    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in heads}
     lines = []
-    for row in [{key: key for key in widths}, *rows]:
+    for row in [{key: key for key in heads}, *rows]:
         first, *others = (
             f"{row[key]:{'<' if not i else '>'}{widths[key]}}" for i, key in enumerate(widths)
         )
@@ -40,8 +42,16 @@ def format_table(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def main() -> None:
+    pairs = [argument.partition("=") for argument in sys.argv[1:]]
+    if not pairs or not all(work_dir for _, _, work_dir in pairs):
+        raise InputError("expected NAME=WORK_DIR, one or more of them")
+    print(format_table([read_row(name, work_dir) for name, _, work_dir in pairs]))
+
+
 if __name__ == "__main__":
     try:
-        print(format_table([read_row(*argument.split("=", 1)) for argument in sys.argv[1:]]))
+        main()
     except InputError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -11,16 +11,14 @@ from torch import nn
 
 from models import InputError, count_madds, count_params
 
-from .config import add_arguments, load_config, make_work_dir, user_path
+from .config import OneLineParser, add_arguments, load_config, make_work_dir, user_path
 from .entry import build_runner, run
 from .files import write_whole
 from .hooks import MatchCheckpoint
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="engine.test", description="Evaluate a checkpoint as a config says"
-    )
+    parser = OneLineParser(prog="engine.test", description="Evaluate a checkpoint as a config says")
     add_arguments(parser)
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument("--show-dir", help="draw predictions beside ground truth into this folder")
@@ -44,7 +42,7 @@ def main() -> None:
         draw_predictions(cfg, show_dir)
 
     runner = build_runner(cfg)
-    runner.register_hook(MatchCheckpoint(args.checkpoint))
+    runner.register_hook(MatchCheckpoint())
     if out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
     metrics = count_cost(runner.model, cfg) | runner.test()

@@ -5,15 +5,13 @@ import argparse
 from models import InputError
 
 from .amp import use_amp
-from .config import add_arguments, load_config, make_work_dir, user_path
+from .config import OneLineParser, add_arguments, load_config, make_work_dir, user_path
 from .entry import build_runner, run
 from .hooks import MatchCheckpoint
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="engine.train", description="Adapt a network as a config says"
-    )
+    parser = OneLineParser(prog="engine.train", description="Adapt a network as a config says")
     add_arguments(parser)
     parser.add_argument("--amp", action="store_true", help="train with mixed precision")
     parser.add_argument(
@@ -44,7 +42,7 @@ def main() -> None:
 
     runner = build_runner(cfg)
     if cfg.resume:
-        runner.register_hook(MatchCheckpoint(resume))
+        runner.register_hook(MatchCheckpoint())
     runner.train()
     runner.logger.info(f"Done. Checkpoints and logs lie in {runner.work_dir}")
 

@@ -4,7 +4,8 @@ from engine import mmcv_ops
 
 mmcv_ops.install()  # before mmdet's models are imported
 
-from .coco import CheckClasses, CheckedCocoDataset  # noqa: E402
+from .checks import CheckModel  # noqa: E402
+from .coco import CheckedCocoDataset  # noqa: E402
 from .ssd import SSDLiteHead  # noqa: E402
 
-__all__ = ["CheckClasses", "CheckedCocoDataset", "SSDLiteHead"]
+__all__ = ["CheckModel", "CheckedCocoDataset", "SSDLiteHead"]

@@ -1,12 +1,9 @@
-"""mmdet's COCO reader, which says in one line what is wrong with a data set or its config."""
+"""mmdet's COCO reader, which says in one line what is wrong with a data set."""
 
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset
-from mmdet.registry import DATASETS, HOOKS
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmdet.registry import DATASETS
 
 from models import InputError
 
@@ -71,28 +68,3 @@ class CheckedCocoDataset(CocoDataset):
                 f"filter_cfg={self.filter_cfg}; expected large enough ones with annotations"
             )
         return data_list
-
-
-@HOOKS.register_module()
-class CheckClasses(Hook):
-    """Refuses a head whose number of classes is not the data set's.
-
-    mmdet would take the first class that the head lacks for background, without a word.
-
-    Raises:
-        InputError: Before training or testing, if they differ.
-    """
-
-    def before_train(self, runner: Runner) -> None:
-        self._check(runner, runner.train_dataloader.dataset.metainfo["classes"])
-
-    def before_test(self, runner: Runner) -> None:
-        self._check(runner, runner.test_dataloader.dataset.metainfo["classes"])
-
-    def _check(self, runner: Runner, classes: tuple[str, ...]) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if model.bbox_head.num_classes != len(classes):
-            raise InputError(
-                f"model.bbox_head.num_classes is {model.bbox_head.num_classes}, but the data set "
-                f"has {len(classes)} classes: {', '.join(classes)}"
-            )

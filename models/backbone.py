@@ -12,8 +12,8 @@ from .blocks import StageBlock, build_op, conv_bn_act, parse_op
 from .errors import InputError
 from .net_config import NetConfig, Stage
 
-_STEM_STRIDE = 2
-_EXPAND = re.compile(r"([1-9]\d*)\.expand")
+STEM_STRIDE = 2
+_EXPANDED = re.compile(r"([1-9]\d*)\.expand")  # a map between two blocks
 _DEFAULT_INIT = [
     dict(type="Kaiming", layer="Conv2d"),
     dict(type="Constant", val=1, layer="BatchNorm2d"),
@@ -33,7 +33,7 @@ def strides_and_dilations(stage_strides: list[int], output_stride: int) -> list[
     Raises:
         InputError: The strides cannot give ``output_stride``.
     """
-    accumulated, dilation, plan = _STEM_STRIDE, 1, []
+    accumulated, dilation, plan = STEM_STRIDE, 1, []
     for stride in stage_strides:
         if accumulated >= output_stride:
             dilation *= stride
@@ -42,7 +42,7 @@ def strides_and_dilations(stage_strides: list[int], output_stride: int) -> list[
         plan.append((stride, dilation))
     if accumulated != output_stride:
         raise InputError(
-            f"output_stride {output_stride}: the stem's stride {_STEM_STRIDE} and the stages' "
+            f"output_stride {output_stride}: the stem's stride {STEM_STRIDE} and the stages' "
             f"strides {list(stage_strides)} cannot give it"
         )
     return plan
@@ -74,7 +74,7 @@ class StagedBackbone(BaseModule):
         plan = strides_and_dilations([stage.stride for stage in stages], output_stride)
 
         channels = stages[0].in_channels
-        blocks = [nn.Sequential(*conv_bn_act(3, channels, 3, stride=_STEM_STRIDE))]
+        blocks = [nn.Sequential(*conv_bn_act(3, channels, 3, stride=STEM_STRIDE))]
         for stage, (stride, dilation) in zip(stages, plan, strict=True):
             layers = []
             for op in stage.ops:
@@ -90,50 +90,54 @@ class StagedBackbone(BaseModule):
 
         self.out_indices = tuple(out_indices)
         self.output_stride, self.last_channels = output_stride, last_channels
-        self._expanded_stages = {expanded_stage(i) for i in self.out_indices} - {None}
-        numbers = [i for i in self.out_indices if isinstance(i, int)]
-        if bad := [i for i in numbers if not 0 <= i < len(blocks)]:
-            raise InputError(f"out_indices: no block {bad[0]}, expected 0 to {len(blocks) - 1}")
-        for number in self._expanded_stages:
-            if number > len(stages):
-                raise InputError(f"out_indices: no stage {number}, expected 1 to {len(stages)}")
-            if len(expansions := first_expansions(stages[number - 1])) > 1 or 1 in expansions:
-                raise InputError(
-                    f"out_indices: '{number}.expand' needs one expansion of 2 or more in the first "
-                    f"layer of stage {number}, got {', '.join(f'e{e}' for e in expansions)} (in a "
-                    "search space, layer_ops says what that layer chooses from)"
-                )
+        self.out_channels = tuple(
+            map_channels(index, stages, last_channels) for index in self.out_indices
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images N×3×H×W → the maps of ``out_indices``, each N×C×⌈H/stride⌉×⌈W/stride⌉.
 
-        They come in the network's order; an expanded map has the stride of its layer's input.
+        They come in the order of ``out_indices``; an expanded map has the stride of its layer's
+        input.
         """
-        maps = []
+        maps = {}
         for index, block in enumerate(self.blocks):
-            if index in self._expanded_stages:
-                x, expanded = block(x, return_expanded=True)
-                maps.append(expanded)
+            if f"{index}.expand" in self.out_indices:
+                x, maps[f"{index}.expand"] = block(x, return_expanded=True)
             else:
                 x = block(x)
             if index in self.out_indices:
-                maps.append(x)
-        return tuple(maps)
+                maps[index] = x
+        return tuple(maps[index] for index in self.out_indices)
 
 
-def expanded_stage(out_index: int | str) -> int | None:
-    """``'6.expand'`` → 6; None for the number of a block.
+def map_channels(out_index: int | str, stages: Sequence[Stage], last_channels: int | None) -> int:
+    """Channels of the map that an entry of ``out_indices`` names.
 
     Raises:
-        InputError: An entry of ``out_indices`` that is neither.
+        InputError: It names no map.
     """
     if isinstance(out_index, int):
-        return None
-    if match := _EXPAND.fullmatch(str(out_index)):
-        return int(match[1])
-    raise InputError(
-        f"out_indices: cannot read {out_index!r}, expected a block's number or such as '6.expand'"
-    )
+        widths = [stages[0].in_channels, *(stage.out_channels for stage in stages)]
+        widths += [last_channels] if last_channels else []
+        if not 0 <= out_index < len(widths):
+            raise InputError(f"out_indices: no block {out_index}, expected 0 to {len(widths) - 1}")
+        return widths[out_index]
+    match = _EXPANDED.fullmatch(str(out_index))
+    if not match or int(match[1]) > len(stages):
+        raise InputError(
+            f"out_indices: no map {out_index!r}, expected a block's number, or the number of a "
+            f"stage, 1 to {len(stages)}, as in '1.expand'"
+        )
+    stage = stages[int(match[1]) - 1]
+    expansions = first_expansions(stage)
+    if len(expansions) > 1 or expansions == [1]:
+        raise InputError(
+            f"out_indices: {out_index!r} needs one expansion of 2 or more in the first layer of "
+            f"that stage, got {', '.join(f'e{e}' for e in expansions)} (in a search space, "
+            "layer_ops says what that layer chooses from)"
+        )
+    return expansions[0] * stage.in_channels
 
 
 def first_expansions(stage: Stage) -> list[int]:

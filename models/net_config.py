@@ -4,6 +4,7 @@ One stage a row, ``|`` between rows, each row ``[[in, out], ['op', ...], stride]
 paper's released files. The text is parsed with a grammar of its own and never evaluated.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,13 @@ from .blocks import SKIP, parse_op
 from .errors import InputError
 
 _ROW = re.compile(
-    r"""\[\s*\[\s*(?P<in>\d+)\s*,\s*(?P<out>\d+)\s*\]\s*,
+    r"""\[\s*\[\s*(?P<in>\d{1,6})\s*,\s*(?P<out>\d{1,6})\s*\]\s*,
         \s*\[(?P<ops>[^\[\]]*)\]\s*,
-        \s*(?P<stride>\d+)\s*\]""",
+        \s*(?P<stride>\d{1,6})\s*\]""",
     re.VERBOSE,
 )
 _QUOTED = re.compile(r"""\s*(?:'([^'"]*)'|"([^'"]*)")\s*""")
+_MAX_CHANNELS = 9999  # far more than any network has, and less than fills a memory
 _MAX_TEXT = 100_000  # characters; a published architecture has about 400
 
 
@@ -83,8 +85,8 @@ def check(stages: tuple[Stage, ...]) -> None:
     if not stages:
         raise InputError("no stage found; expected rows like [[32, 16], ['k3_e1'], 1]")
     for number, stage in enumerate(stages, 1):
-        if stage.in_channels < 1 or stage.out_channels < 1:
-            raise InputError(f"stage {number}: channels must be at least 1, got {stage}")
+        if not all(1 <= n <= _MAX_CHANNELS for n in (stage.in_channels, stage.out_channels)):
+            raise InputError(f"stage {number}: channels must be 1 to {_MAX_CHANNELS}, got {stage}")
         if stage.stride not in (1, 2):
             raise InputError(f"stage {number}: stride {stage.stride}, expected 1 or 2")
         if not stage.ops:
@@ -107,9 +109,14 @@ def check(stages: tuple[Stage, ...]) -> None:
             )
 
 
+def is_text(source: str) -> bool:
+    """Whether a string is a net_config's text, which has brackets, rather than a file's path."""
+    return not source.strip() or ("[" in source and not os.path.isfile(source))
+
+
 def _read(source: str | Path) -> tuple[str, str]:
-    """The text of ``source`` and what to call it in a message; text holds brackets, a path none."""
-    if isinstance(source, str) and (not source.strip() or "[" in source):
+    """The text of ``source`` and what to call it in a message."""
+    if isinstance(source, str) and is_text(source):
         text, where = source, "net_config"
     else:
         where = f"net_config file {source}"

@@ -45,12 +45,22 @@ adapt() {
         --work-dir "$work_dir" --show-dir "$work_dir/detections" "$@"
 }
 
+# Only networks that were trained alike may stand in one table.
+stamp=$(cat configs/_base_/*.py configs/fna_det/*.py configs/net_configs/*.txt | cksum)
+if [ -d "$results" ] && [ "$(cat "$results/stamp" 2>/dev/null)" != "$stamp" ]; then
+    echo "The configs have changed since $results was made: starting anew"
+    rm -rf "$results"
+fi
+mkdir -p "$results"
+echo "$stamp" >"$results/stamp"
+
 sh scripts/get_seed.sh
 "$PYTHON" -m datasets.toy_city --out data/toy_city
 if [ -f "$search/done" ]; then
     echo "search: already there"
 else
     echo "search: architecture adaptation"
+    rm -rf "$results/found" # it had what another search found
     show "$search.log" sh scripts/arch_adapt.sh "${configs}_arch_adapt_toy.py" 1 \
         --work-dir "$search" --resume
     touch "$search/done"

@@ -43,6 +43,7 @@ if [ -z "${VENV:-}" ] && [ "${VIRTUAL_ENV:-${CONDA_PREFIX:-}}" ] &&
     PYTHON=$(command -v python)
 else
     VENV=${VENV:-$REPO/.venv}
+    case $VENV in /*) ;; *) VENV=$PWD/$VENV ;; esac
     cmp -s "$REPO/requirements.txt" "$VENV/requirements.installed" || install_requirements "$VENV"
     PYTHON=$VENV/bin/python
 fi

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Evaluation of a checkpoint.
 #   scripts/test.sh [CONFIG] [CHECKPOINT] [GPUS] [options of engine/test.py ...]
-# Without arguments: the last checkpoint of scripts/param_adapt.sh, on 1 GPU.
+# Without CHECKPOINT: the last one in the config's default work dir; without CONFIG: the published
+# RetinaNet FNA's. On 1 GPU, or on CPU where there is none.
 set -eu
 . "$(dirname -- "$0")/setup.sh"
 exec "$PYTHON" -m engine.launch engine.test \

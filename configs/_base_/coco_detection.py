@@ -58,4 +58,4 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-custom_hooks = [dict(type="CheckClasses")]
+custom_hooks = [dict(type="CheckModel")]

@@ -11,7 +11,13 @@ channels = 128
 
 model = dict(
     neck=dict(out_channels=channels),
-    bbox_head=dict(num_classes=3, in_channels=channels, feat_channels=channels),
+    bbox_head=dict(
+        num_classes=3,
+        in_channels=channels,
+        feat_channels=channels,
+        # anchors from 16 pixels on, not 32: resized, a platelet has about 20
+        anchor_generator=dict(octave_base_scale=2),
+    ),
 )
 
 train_pipeline, arch_pipeline = _base_.train_pipeline, _base_.arch_pipeline

@@ -12,7 +12,13 @@ channels = 128  # of neck and head, half of the usual: cells are easy to see
 
 model = dict(
     neck=dict(out_channels=channels),
-    bbox_head=dict(num_classes=3, in_channels=channels, feat_channels=channels),
+    bbox_head=dict(
+        num_classes=3,
+        in_channels=channels,
+        feat_channels=channels,
+        # anchors from 16 pixels on, not 32: resized, a platelet has about 20
+        anchor_generator=dict(octave_base_scale=2),
+    ),
 )
 
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
@@ -51,12 +57,12 @@ test_dataloader = dict(
 val_evaluator = dict(ann_file=data_root + "annotations/instances_val.json")
 test_evaluator = dict(ann_file=data_root + "annotations/instances_test.json")
 
-# The 1x schedule over 52 iterations an epoch: so few want an adaptive optimizer
-train_cfg = dict(max_epochs=12, val_interval=4)
+# 52 iterations an epoch: so few want an adaptive optimizer
+train_cfg = dict(max_epochs=9, val_interval=3)
 optim_wrapper = dict(optimizer=dict(_delete_=True, type="AdamW", lr=5e-4, weight_decay=0.05))
 param_scheduler = [
     dict(type="LinearLR", start_factor=1 / 3, by_epoch=False, begin=0, end=50),
-    dict(type="MultiStepLR", by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
+    dict(type="MultiStepLR", by_epoch=True, begin=0, end=9, milestones=[6, 8], gamma=0.1),
 ]
 default_hooks = dict(logger=dict(interval=10))
 auto_scale_lr = dict(base_batch_size=4)

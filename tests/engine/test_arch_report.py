@@ -10,6 +10,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 from mmengine.config import Config
+from mmengine.hooks import LoggerHook
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS, init_default_scope
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -18,7 +19,7 @@ from engine.arch_pictures import draw_alpha, draw_architectures
 from engine.arch_report import ArchReport, layer_names, mean_entropy, to_png
 from engine.config import load_config
 from engine.files import write_whole
-from models import NetConfig, count_madds
+from models import FNABackbone, NetConfig, count_madds, count_params
 from tests.conftest import REPO, net_config_file
 
 from .arch_adapt_tools import CANDIDATES, make_runner
@@ -123,6 +124,22 @@ def test_changes_are_counted_from_report_to_report(tmp_path):
     assert counts == [0, 1, 0, 2]
 
 
+def test_changes_start_anew_after_a_short_epoch(tmp_path):
+    """mmengine reports once an epoch where its interval is longer."""
+    runner = make_runner(tmp_path)
+    runner.build_train_loop(runner._train_loop)
+    report = next(hook for hook in runner.hooks if isinstance(hook, ArchReport))
+    next(hook for hook in runner.hooks if isinstance(hook, LoggerHook)).interval = 50
+    report.arch_start_epoch = 0
+    last = len(runner.train_dataloader) - 1
+    with torch.no_grad():
+        runner.model.backbone.alphas()[0].copy_(torch.tensor([0.0, 1.0]))
+    report.reported = [0, *report._choices()[1:]]
+    for step, expected in [(0, 1), (last, 1), (last, 0)]:
+        report.after_train_iter(runner, step)
+        assert runner.message_hub.get_scalar("train/alpha_changed").current() == expected
+
+
 def test_sizes_are_the_published_ones():
     """RetinaNet's rows of the paper's table, from a report on the super network."""
     init_default_scope("mmdet")
@@ -138,10 +155,12 @@ def test_sizes_are_the_published_ones():
     assert layer_names(model.backbone)[:5] == ["2.0", "2.1", "2.2", "2.3", "3.0"]
 
 
-def test_another_search_space_is_not_compared_with_the_seed(searched):
+def test_another_search_space_is_compared_with_the_seeds_backbone(searched):
     report = searched.train_loop.report
     text = report.compare(searched.model.backbone.derive())
-    assert "seed" not in text and text.endswith(", at 16x16")
+    seed = FNABackbone(net_config_file("mobilenetv2"))
+    cost = f"{count_params(seed) / 1e6:.3f}M params {count_madds(seed, (16, 16)) / 1e9:.3f}B MAdds"
+    assert text.endswith(f", at 16x16; the seed's: backbone {cost}")
 
 
 def test_pictures_of_any_architecture():

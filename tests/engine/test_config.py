@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine import launch
-from engine.config import add_arguments, load_config
+from engine.config import OneLineParser, add_arguments, load_config
 from engine.summary import format_table, read_row
 from models import InputError, NetConfig
 from tests.conftest import ARCHITECTURES, REPO, net_config_file
@@ -22,7 +22,7 @@ def stay_here(monkeypatch):
 
 
 def load(*arguments):
-    parser = argparse.ArgumentParser()
+    parser = OneLineParser()
     add_arguments(parser)
     return load_config(parser.parse_args([str(argument) for argument in arguments]))
 
@@ -91,6 +91,8 @@ def launched(monkeypatch, *arguments, gpus=0):
     monkeypatch.setattr(launch, "start_processes", lambda n: started.append((n, sys.argv)))
     entry = argparse.Namespace(main=lambda: started.append((1, sys.argv)))
     monkeypatch.setattr(launch.importlib, "import_module", lambda name: entry)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(launch.os, "execv", lambda *_: started.append((0, sys.argv)))
     monkeypatch.setattr(sys, "argv", ["launch", "engine.train", "default.py", "8", *arguments])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     launch.main()
@@ -105,6 +107,9 @@ def test_launch_reads_config_gpus_and_options(monkeypatch):
     started = launched(monkeypatch, "a.py", "4", "--work-dir", "7", gpus=4)
     assert started == (4, ["engine.train", "a.py", "--work-dir", "7"])
     assert launched(monkeypatch, "a.py", "1", gpus=0) == (1, ["engine.train", "a.py"])
+    # a new process, which sees no GPU from its start
+    assert launched(monkeypatch, "a.py", "0", gpus=4) == (0, ["engine.train", "a.py"])
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"
     monkeypatch.setenv("PROCESSES", "2")
     assert launched(monkeypatch, "a.py", "0", gpus=4) == (2, ["engine.train", "a.py"])
 
@@ -127,5 +132,21 @@ def test_summary_of_a_tested_network(tmp_path):
     head, line = format_table([row]).splitlines()
     assert head.split() == list(row) and line.split() == list(row.values())
     assert len(head) == len(line)
+    other = format_table([row, {"network": "x", "params": "1M", "mIoU": "0.5"}]).splitlines()
+    assert other[2].split() == ["x", "1M", "-", "-", "-", "0.5"]
     with pytest.raises(InputError, match="no metrics there"):
         read_row("FNA", str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("value", ["0", "two", "-1", ""])
+def test_number_of_processes_must_be_one(monkeypatch, value):
+    monkeypatch.setenv("PROCESSES", value)
+    with pytest.raises(InputError, match="PROCESSES"):
+        launched(monkeypatch, "a.py", "0")
+
+
+@pytest.mark.parametrize("option", ["foo", "train_pipeline.9.scale=3"])
+def test_bad_options_are_one_mistake(option):
+    with pytest.raises(InputError, match="--cfg-options") as error:
+        load(TOY, "--cfg-options", option)
+    assert "\n" not in str(error.value)

@@ -170,15 +170,36 @@ def test_what_ssdlite_finds_is_adapted_and_evaluated(toy_city, seed_file, tmp_pa
     assert NetConfig.parse(dumped.model.backbone.net_config) == found
 
 
+OTHER_CHANNELS = (
+    net_config_file("retinanet")
+    .read_text()
+    .replace("24, 32]", "24, 40]")
+    .replace("[32, 64", "[40, 64")
+)
+OTHER_EXPANSION = (
+    net_config_file("ssdlite").read_text().replace("[[96, 160], ['k5_e6'", "[[96, 160], ['k5_e3'")
+)
 BAD = {
     "config that does not exist": (["configs/none.py", "0"], "configs/none.py: no such file"),
-    "data root that does not exist": ([TOY, "0", "--data-root", "/nowhere"], "/nowhere: no such"),
+    "data root that does not exist": (
+        [TOY, "0", "--data-root", "/none"],
+        "/none: is no folder",
+    ),
     "data root without annotations": ([TOY, "0", "--data-root", "."], "annotations/instances_"),
     "unknown op": ([TOY, "0", "--net-config", "[[32, 16], ['k3e1'], 1]"], "unknown op 'k3e1'"),
     "net_config file that is not there": ([TOY, "0", "--net-config", "none.txt"], "none.txt"),
     "work dir not writable": ([TOY, "0", "--work-dir", "/proc/none"], "/proc/none: cannot write"),
     "more GPUs than there are": ([TOY, "99"], "99 GPUs asked for"),
     "checkpoint to resume from missing": ([TOY, "0", "--resume", "none.pth"], "none.pth"),
+    "architecture of other channels": (
+        [TOY, "0", "--net-config", OTHER_CHANNELS],
+        "in_channels is [24, 32, 96, 320], but the backbone gives [24, 40, 96, 320]",
+    ),
+    "architecture that expands otherwise": (
+        [SSDLITE, "0", "--net-config", OTHER_EXPANSION],
+        "in_channels is [576, 1280], but the backbone gives [288, 1280]",
+    ),
+    "unknown option": ([TOY, "0", "--epochs", "3"], "unrecognized arguments: --epochs"),
     "head with too few classes": (
         [TOY, "0", "--cfg-options", "model.bbox_head.num_classes=8"],
         "num_classes is 8, but the data set has 9 classes",
@@ -188,14 +209,13 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_mistakes_end_in_one_line(case, toy_city, seed_file, tmp_path):
-    arguments, message = BAD[case]
-    if "--data-root" not in arguments:
-        arguments = [*arguments, "--data-root", toy_city]
-    if "--work-dir" not in arguments:
-        arguments = [*arguments, "--work-dir", tmp_path / "run"]
-    if "--cfg-options" not in arguments:
-        arguments = [*arguments, "--cfg-options"]
-    process = run_script("param_adapt", *arguments, f"model.backbone.init_cfg.seed={seed_file}")
+    (config, gpus, *options), message = BAD[case]
+    if "--cfg-options" not in options:
+        options += ["--cfg-options"]
+    options += [f"model.backbone.init_cfg.seed={seed_file}"]
+    # in front: of an option that is given twice the last counts
+    defaults = ["--data-root", toy_city, "--work-dir", tmp_path / "run"]
+    process = run_script("param_adapt", config, gpus, *defaults, *options)
     assert process.returncode == 2
     assert "Traceback" not in process.stdout + process.stderr
     lines = process.stderr.strip().splitlines()

@@ -102,7 +102,8 @@ def test_expanded_map_is_what_the_layers_activation_gives(name, output_stride):
     activation = backbone.blocks[6].layers[0].op[2]
     activation.register_forward_hook(lambda *args: seen.append(args[2]))
     image = torch.randn(2, 3, 96, 64)
-    third, expanded, last = backbone(image)
+    expanded, third, last = backbone(image)
+    assert backbone.out_channels == (576, 32, 1280)
     assert third.shape == (2, 32, 12, 8) and expanded.shape == (2, 576, 6, 4)
     assert last.shape == (2, 1280, 96 // output_stride, 64 // output_stride)
     assert len(seen) == 1 and seen[0] is expanded  # so the expand conv runs once

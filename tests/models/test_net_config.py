@@ -55,9 +55,11 @@ def test_spelling_variants_mean_the_same(variant):
         (GOOD.replace("[16, 24]", "[16, 24, 3]"), 2, "cannot read"),
         (GOOD.replace("], 2]", "], 3]"), 2, "stride 3"),
         (GOOD.replace("'k5_e6', 'skip'", ""), 2, "no ops"),
-        (GOOD.replace("[16, 24]", "[16, 0]"), 2, "channels must be at least 1"),
+        (GOOD.replace("[16, 24]", "[16, 0]"), 2, "channels must be 1 to"),
         (GOOD.replace("'k3_e1'", "__import__('os').system('true')"), 1, "cannot read"),
         (GOOD.replace("32", "2**5"), 1, "cannot read"),
+        (GOOD.replace("[16, 24]", "[16, 900000]"), 2, "channels must be 1 to"),
+        (GOOD.replace("[16, 24]", f"[16, {'9' * 5000}]"), 2, "cannot read"),
         ("[[32, 16], ['k3_e1'], 1", 1, "cannot read"),
     ],
 )

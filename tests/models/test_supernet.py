@@ -141,7 +141,7 @@ def test_one_path_and_one_hot_give_the_derived_networks_expanded_map(seed, outpu
     image = torch.randn(2, 3, 64, 96)
     expected = twin(image)
     last = (2, 20, 64 // output_stride, 96 // output_stride)
-    assert [m.shape for m in expected] == [(2, 12, 8, 12), (2, 72, 8, 12), last]
+    assert [m.shape for m in expected] == [(2, 72, 8, 12), (2, 12, 8, 12), last]
 
     supernet.set_path(path)
     torch.testing.assert_close(supernet(image), expected)
@@ -160,7 +160,7 @@ def test_expanded_map_is_the_weighted_sum_of_what_the_candidates_expand():
     seen = []
     for op in layer.ops.values():
         op.op[2].register_forward_hook(lambda *args: seen.append(args[2].clone()))
-    _, expanded, _ = supernet(torch.randn(2, 3, 64, 96))
+    expanded, _, _ = supernet(torch.randn(2, 3, 64, 96))
     powers = [math.exp(a / 0.9) for a in layer.alpha.tolist()]
     assert len(seen) == 3  # each is computed once
     total = sum(power / sum(powers) * map_ for power, map_ in zip(powers, seen, strict=True))
@@ -686,7 +686,7 @@ def test_config_builds_the_detection_search_space():
         (dict(out_indices=("4.expand",)), "'4.expand' needs one expansion .* got e2, e3, e6"),
         (dict(out_indices=("4.expand",), layer_ops={"4.0": ["k3_e1", "k5_e1"]}), "got e1 "),
         (dict(out_indices=("1.expand",)), "'1.expand' needs one expansion .* got e1 "),
-        (dict(out_indices=("6.expand",)), "no stage 6, expected 1 to 5"),
+        (dict(out_indices=("6.expand",)), "no map '6.expand', expected .* 1 to 5"),
         (dict(layer_ops={"4.4": ["k3_e3"]}), "no searched layer '4.4'"),
         (dict(layer_ops={"1.0": ["k3_e3"]}), "no searched layer '1.0'"),
         (dict(layer_ops={"4.0": ["skip"]}), "real"),
