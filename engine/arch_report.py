@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from models import FNABackbone, FNASuperNet, InputError, NetConfig, count_madds, count_params
-from models.backbone import STEM_STRIDE
+from models.backbone import STEM_STRIDE, first_expansions
 
 from .arch_pictures import draw_alpha, draw_architectures
 from .files import write_whole
@@ -108,7 +108,7 @@ class ArchReport(Hook):
     def compare(self, derived: NetConfig) -> str:
         """Params and MAdds of an architecture, alone and in the model, against the seed's."""
         height, width = self.input_size
-        if _same_interface(derived, self.seed):
+        if self._interface(derived) == self._interface(self.seed):
             seed = self._size(self.seed)
         else:  # neck and head of this model do not fit the seed's maps
             with torch.device("meta"):
@@ -121,6 +121,21 @@ class ArchReport(Hook):
             backbone = derived_backbone(self.backbone, net_config)
         parts = {"backbone": backbone, "whole model": with_backbone(self.model, backbone)}
         return ", ".join(_format_size(*part, self.input_size) for part in parts.items())
+
+    def _interface(self, net_config: NetConfig) -> list[tuple]:
+        """What decides which maps an architecture gives: channels and strides of its stages, and
+        how wide a first layer expands whose expanded activation is one of the maps."""
+        return [
+            (
+                stage.in_channels,
+                stage.out_channels,
+                stage.stride,
+                first_expansions(stage)
+                if f"{number}.expand" in self.backbone.out_indices
+                else None,
+            )
+            for number, stage in enumerate(net_config.stages, 1)
+        ]
 
     def _choices(self) -> list[int]:
         return [alpha.argmax().item() for alpha in self.backbone.alphas()]
@@ -182,7 +197,11 @@ def mean_entropy(backbone: FNASuperNet) -> float:
 def derived_backbone(supernet: FNASuperNet, net_config: NetConfig) -> FNABackbone:
     """The network of ``net_config``, giving the maps that ``supernet`` gives."""
     return FNABackbone(
-        net_config, supernet.out_indices, supernet.output_stride, supernet.last_channels
+        net_config,
+        supernet.out_indices,
+        supernet.output_stride,
+        supernet.last_channels,
+        supernet.norm_cfg,
     )
 
 
@@ -191,15 +210,6 @@ def with_backbone(model: nn.Module, backbone: nn.Module) -> nn.Module:
     twin = model.__new__(type(model))
     twin.__dict__ = dict(model.__dict__, _modules=dict(model._modules, backbone=backbone))
     return twin
-
-
-def _same_interface(one: NetConfig, other: NetConfig) -> bool:
-    """Whether two architectures give the same maps: equal channels and strides of their stages."""
-
-    def interface(net_config: NetConfig) -> list[tuple[int, int, int]]:
-        return [(s.in_channels, s.out_channels, s.stride) for s in net_config.stages]
-
-    return interface(one) == interface(other)
 
 
 def _total_stride(net_config: NetConfig) -> int:

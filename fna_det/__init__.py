@@ -1,6 +1,11 @@
 """What only detection needs."""
 
-from .checks import CheckModel
-from .coco import CheckedCocoDataset
+from engine import mmcv_ops
 
-__all__ = ["CheckModel", "CheckedCocoDataset"]
+mmcv_ops.install()  # before mmdet's models are imported
+
+from .checks import CheckModel  # noqa: E402
+from .coco import CheckedCocoDataset  # noqa: E402
+from .ssd import SSDLiteHead  # noqa: E402
+
+__all__ = ["CheckModel", "CheckedCocoDataset", "SSDLiteHead"]

@@ -30,7 +30,7 @@ class CheckModel(Hook):
 
     def _check(self, runner: Runner, classes: Sequence[str]) -> None:
         model = unwrapped(runner.model)
-        given, expected = list(model.backbone.out_channels), list(model.neck.in_channels)
+        given, expected = list(model.backbone.out_channels), list(runner.cfg.model.neck.in_channels)
         if given != expected:
             raise InputError(
                 f"model.neck.in_channels is {expected}, but the backbone gives {given} channels"

@@ -1,5 +1,6 @@
 """The network of any net_config, as an mmengine backbone."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,11 +8,12 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from .blocks import StageBlock, build_op, conv_bn_act
+from .blocks import StageBlock, build_op, conv_bn_act, parse_op
 from .errors import InputError
 from .net_config import NetConfig, Stage
 
 STEM_STRIDE = 2
+_EXPANDED = re.compile(r"([1-9]\d*)\.expand")  # a map between two blocks
 _DEFAULT_INIT = [
     dict(type="Kaiming", layer="Conv2d"),
     dict(type="Constant", val=1, layer="BatchNorm2d"),
@@ -55,16 +57,17 @@ class StagedBackbone(BaseModule):
     Args:
         stages: The stages; what an entry of ``ops`` is, ``build_layer`` knows.
         build_layer: (op, in_channels, out_channels, stride, dilation) → the layer.
-        out_indices, output_stride, last_channels, init_cfg: See :class:`FNABackbone`.
+        out_indices, output_stride, last_channels, norm_cfg, init_cfg: See :class:`FNABackbone`.
     """
 
     def __init__(
         self,
         stages: Sequence[Stage],
         build_layer: Callable[..., nn.Module],
-        out_indices: Sequence[int],
+        out_indices: Sequence[int | str],
         output_stride: int,
         last_channels: int | None,
+        norm_cfg: dict | None,
         init_cfg: dict | list[dict] | None,
     ):
         super().__init__(init_cfg=init_cfg or _DEFAULT_INIT)
@@ -82,21 +85,80 @@ class StagedBackbone(BaseModule):
             blocks.append(LastConv(channels, last_channels))
         self.blocks = nn.ModuleList(blocks)
 
+        self.norm_cfg = norm_cfg
+        set_norms(self, norm_cfg)
+
         self.out_indices = tuple(out_indices)
         self.output_stride, self.last_channels = output_stride, last_channels
-        if bad := [i for i in self.out_indices if not 0 <= i < len(blocks)]:
-            raise InputError(f"out_indices: no block {bad[0]}, expected 0 to {len(blocks) - 1}")
-        widths = [stages[0].in_channels, *(s.out_channels for s in stages), last_channels]
-        self.out_channels = tuple(widths[i] for i in self.out_indices)
+        self.out_channels = tuple(
+            map_channels(index, stages, last_channels) for index in self.out_indices
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images N×3×H×W → the maps of ``out_indices``, each N×C×⌈H/stride⌉×⌈W/stride⌉."""
-        maps = []
+        """Images N×3×H×W → the maps of ``out_indices``, each N×C×⌈H/stride⌉×⌈W/stride⌉.
+
+        They come in the order of ``out_indices``; an expanded map has the stride of its layer's
+        input.
+        """
+        maps = {}
         for index, block in enumerate(self.blocks):
-            x = block(x)
+            if f"{index}.expand" in self.out_indices:
+                x, maps[f"{index}.expand"] = block(x, return_expanded=True)
+            else:
+                x = block(x)
             if index in self.out_indices:
-                maps.append(x)
-        return tuple(maps)
+                maps[index] = x
+        return tuple(maps[index] for index in self.out_indices)
+
+
+def map_channels(out_index: int | str, stages: Sequence[Stage], last_channels: int | None) -> int:
+    """Channels of the map that an entry of ``out_indices`` names.
+
+    Raises:
+        InputError: It names no map.
+    """
+    if isinstance(out_index, int):
+        widths = [stages[0].in_channels, *(stage.out_channels for stage in stages)]
+        widths += [last_channels] if last_channels else []
+        if not 0 <= out_index < len(widths):
+            raise InputError(f"out_indices: no block {out_index}, expected 0 to {len(widths) - 1}")
+        return widths[out_index]
+    match = _EXPANDED.fullmatch(str(out_index))
+    if not match or int(match[1]) > len(stages):
+        raise InputError(
+            f"out_indices: no map {out_index!r}, expected a block's number, or the number of a "
+            f"stage, 1 to {len(stages)}, as in '1.expand'"
+        )
+    stage = stages[int(match[1]) - 1]
+    expansions = first_expansions(stage)
+    if len(expansions) > 1 or expansions == [1]:
+        raise InputError(
+            f"out_indices: {out_index!r} needs one expansion of 2 or more in the first layer of "
+            f"that stage, got {', '.join(f'e{e}' for e in expansions)} (in a search space, "
+            "layer_ops says what that layer chooses from)"
+        )
+    return expansions[0] * stage.in_channels
+
+
+def first_expansions(stage: Stage) -> list[int]:
+    """The expansions among which a stage's first layer chooses, ascending; one, if it is fixed."""
+    ops = [stage.ops[0]] if isinstance(stage.ops[0], str) else stage.ops[0]
+    return sorted({parse_op(op)[1] for op in ops})
+
+
+def set_norms(network: nn.Module, norm_cfg: dict | None) -> None:
+    """Give every BN of a network the ``eps`` and ``momentum`` of an mmdet ``norm_cfg``.
+
+    Raises:
+        InputError: It asks for another norm than BN, or sets anything else.
+    """
+    settings = dict(norm_cfg or {})
+    if settings.pop("type", "BN") != "BN" or settings.keys() - {"eps", "momentum"}:
+        raise InputError(f"norm_cfg: {dict(norm_cfg)}, expected type 'BN', with eps and momentum")
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for name, value in settings.items():
+                setattr(module, name, value)
 
 
 @MODELS.register_module()
@@ -106,29 +168,41 @@ class FNABackbone(StagedBackbone):
     Args:
         net_config: The stages, as :meth:`NetConfig.parse` reads them: text, a file, or rows.
         out_indices: The blocks whose outputs are the feature maps. The default suits FPN: 24, 32,
-            96 and 320 channels at strides 4, 8, 16 and 32.
+            96 and 320 channels at strides 4, 8, 16 and 32. ``'6.expand'`` is the activation after
+            the expand conv, BN and ReLU6 of stage 6's first layer (SSDLite's first map: 576
+            channels at stride 16).
         output_stride: Stride of the last stage's map. What the stages' strides give, or less, which
             dilates instead (:func:`strides_and_dilations`).
         last_channels: Channels of the last 1x1 conv, 1280 in MobileNetV2; None for none.
+        norm_cfg: BN's settings, as mmdet's own backbones take them:
+            ``dict(type='BN', eps=1e-5, momentum=0.1)`` is the default.
         init_cfg: mmengine initializer, such as ``dict(type='Remap', seed='seed.pth')``. Default:
             Kaiming for convs, 1 and 0 for BN.
 
     Raises:
-        InputError: The net_config is malformed, ``out_indices`` names a block that is not there, or
-            the strides cannot give ``output_stride``.
+        InputError: The net_config is malformed, ``out_indices`` names a block that is not there or
+            a layer that does not expand, the strides cannot give ``output_stride``, or ``norm_cfg``
+            is not BN's.
     """
 
     def __init__(
         self,
         net_config: NetConfig | str | Path | list,
-        out_indices: Sequence[int] = (2, 3, 5, 7),
+        out_indices: Sequence[int | str] = (2, 3, 5, 7),
         output_stride: int = 32,
         last_channels: int | None = None,
+        norm_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
         net_config = NetConfig.parse(net_config)
         super().__init__(
-            net_config.stages, build_op, out_indices, output_stride, last_channels, init_cfg
+            net_config.stages,
+            build_op,
+            out_indices,
+            output_stride,
+            last_channels,
+            norm_cfg,
+            init_cfg,
         )
         self.net_config = net_config
 

@@ -70,9 +70,17 @@ class MBConv(nn.Module):
         self.op = nn.Sequential(*expand, *depthwise, *project)
         self.residual = in_channels == out_channels and stride == 1
 
-    def forward(self, x: Tensor) -> Tensor:
-        """N×C_in×H×W → N×C_out×⌈H/stride⌉×⌈W/stride⌉."""
-        return x + self.op(x) if self.residual else self.op(x)
+    def forward(self, x: Tensor, return_expanded: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """N×C_in×H×W → N×C_out×⌈H/stride⌉×⌈W/stride⌉.
+
+        With ``return_expanded``, which needs E > 1, what goes into the depthwise conv comes along:
+        the activation after the expand conv, N×(E·C_in)×H×W.
+        """
+        if not return_expanded:
+            return x + self.op(x) if self.residual else self.op(x)
+        expanded = self.op[:3](x)
+        output = self.op[3:](expanded)
+        return (x + output if self.residual else output), expanded
 
 
 def build_op(
@@ -100,6 +108,12 @@ class StageBlock(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """N×C_in×H×W → N×C_out×⌈H/stride⌉×⌈W/stride⌉."""
-        return self.layers(x)
+    def forward(self, x: Tensor, return_expanded: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """N×C_in×H×W → N×C_out×⌈H/stride⌉×⌈W/stride⌉.
+
+        With ``return_expanded``, the first layer's expanded activation comes along.
+        """
+        if not return_expanded:
+            return self.layers(x)
+        x, expanded = self.layers[0](x, return_expanded=True)
+        return self.layers[1:](x), expanded

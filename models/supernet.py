@@ -7,7 +7,7 @@ one path active only the chosen op computes, and its weight is 1.
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from mmengine.registry import MODELS
@@ -56,12 +56,24 @@ class MixedLayer(nn.Module):
         """softmax(α / temperature), one number a candidate."""
         return torch.softmax(self.alpha / self.temperature, dim=0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """N×C_in×H×W → N×C_out×⌈H/stride⌉×⌈W/stride⌉."""
+    def forward(self, x: Tensor, return_expanded: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """N×C_in×H×W → N×C_out×⌈H/stride⌉×⌈W/stride⌉.
+
+        With ``return_expanded``, which needs candidates of one expansion E > 1, their expanded
+        activations, N×(E·C_in)×H×W, come along, summed with the same weights.
+        """
+        # a skip takes no such argument, and never stands where it is asked for
+        asked = dict(return_expanded=True) if return_expanded else {}
         if self.path is not None:
-            return self.ops[self.candidates[self.path]](x)
-        weighted = zip(self.probabilities(), self.ops.values(), strict=True)
-        return sum(weight * op(x) for weight, op in weighted)
+            return self.ops[self.candidates[self.path]](x, **asked)
+        outputs = (op(x, **asked) for op in self.ops.values())
+        if not return_expanded:
+            return self._weighted_sum(outputs)
+        outputs, expanded = zip(*outputs, strict=True)
+        return self._weighted_sum(outputs), self._weighted_sum(expanded)
+
+    def _weighted_sum(self, maps: Iterable[Tensor]) -> Tensor:
+        return sum(w * m for w, m in zip(self.probabilities(), maps, strict=True))
 
 
 def _use_batch_statistics_only(norm: nn.BatchNorm2d) -> None:
@@ -83,7 +95,11 @@ class FNASuperNet(StagedBackbone):
         ops: Candidate ops of every searched layer. ``skip`` is left out where it cannot be: in a
             stage's first layer.
         temperature: Divides α before the softmax.
-        out_indices, output_stride, last_channels, init_cfg: As in ``FNABackbone``.
+        layer_ops: Candidate ops of single layers in place of ``ops``. A key names stage and layer
+            as state-dict keys do: ``{'6.0': ['k3_e6', 'k5_e6']}`` is for ``blocks.6.layers.0``.
+        out_indices, output_stride, last_channels, norm_cfg, init_cfg: As in ``FNABackbone``. Where
+            ``out_indices`` names ``'6.expand'``, the candidates of layer 6.0 must share one
+            expansion: the map is the weighted sum of their expanded activations.
 
     Raises:
         InputError: The lists have unequal lengths, an op is unknown, a layer has no candidate, or
@@ -98,15 +114,17 @@ class FNASuperNet(StagedBackbone):
         strides: Sequence[int],
         ops: Sequence[str],
         temperature: float = 1.0,
-        out_indices: Sequence[int] = (2, 3, 5, 7),
+        layer_ops: Mapping[str, Sequence[str]] | None = None,
+        out_indices: Sequence[int | str] = (2, 3, 5, 7),
         output_stride: int = 32,
         last_channels: int | None = None,
+        norm_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
         if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
             raise InputError(f"search space: temperature {temperature!r}, expected more than 0")
         fixed = NetConfig.parse(fixed_stage).stages
-        searched = _searched_stages(fixed[-1].out_channels, channels, layers, strides, ops)
+        searched = _searched_stages(fixed, channels, layers, strides, ops, layer_ops or {})
 
         def build_layer(op, in_channels, out_channels, stride, dilation):
             if isinstance(op, str):
@@ -114,7 +132,13 @@ class FNASuperNet(StagedBackbone):
             return MixedLayer(op, in_channels, out_channels, stride, dilation, temperature)
 
         super().__init__(
-            [*fixed, *searched], build_layer, out_indices, output_stride, last_channels, init_cfg
+            [*fixed, *searched],
+            build_layer,
+            out_indices,
+            output_stride,
+            last_channels,
+            norm_cfg,
+            init_cfg,
         )
         self.fixed_stages, self.searched_stages = fixed, searched
         self.mixed_layers = [m for m in self.modules() if isinstance(m, MixedLayer)]
@@ -178,11 +202,12 @@ class FNASuperNet(StagedBackbone):
 
 
 def _searched_stages(
-    in_channels: int,
+    fixed: Sequence[Stage],
     channels: Sequence[int],
     layers: Sequence[int],
     strides: Sequence[int],
     ops: Sequence[str],
+    layer_ops: Mapping[str, Sequence[str]],
 ) -> list[Stage]:
     """The searched stages; an entry of their ``ops`` is the tuple of a layer's candidates."""
     for name, numbers in dict(channels=channels, layers=layers, strides=strides).items():
@@ -195,6 +220,31 @@ def _searched_stages(
             f"search space: channels {list(channels)}, layers {list(layers)} and strides "
             f"{list(strides)} have unequal lengths, expected one entry a stage in each"
         )
+    layer_ops = dict(layer_ops)
+    in_channels, stages = fixed[-1].out_channels, []
+    numbered = enumerate(zip(channels, layers, strides, strict=True), 1 + len(fixed))
+    for number, (out_channels, depth, stride) in numbered:
+        if depth < 1 or out_channels < 1 or stride not in (1, 2):
+            raise InputError(
+                f"search space: stage of {depth} layers, {out_channels} channels and stride "
+                f"{stride}; expected at least 1 layer, 1 channel, and stride 1 or 2"
+            )
+        candidates = [
+            _candidates(layer_ops.pop(f"{number}.{layer}", ops), first=layer == 0)
+            for layer in range(depth)
+        ]
+        stages.append(Stage(in_channels, out_channels, tuple(candidates), stride))
+        in_channels = out_channels
+    if layer_ops:
+        raise InputError(
+            f"search space: layer_ops: no searched layer {next(iter(layer_ops))!r}, expected a "
+            f"stage and a layer in it such as '{1 + len(fixed)}.0'"
+        )
+    return stages
+
+
+def _candidates(ops: Sequence[str], first: bool) -> tuple[str, ...]:
+    """The candidates of one layer; the first of a stage cannot be skipped."""
     for op in ops:
         try:
             parse_op(str(op))
@@ -203,17 +253,7 @@ def _searched_stages(
     real = tuple(op for op in ops if op != SKIP)
     if not real or len(set(ops)) < len(ops):
         raise InputError(f"search space: ops {list(ops)}, expected different ops, one of them real")
-    stages = []
-    for out_channels, depth, stride in zip(channels, layers, strides, strict=True):
-        if depth < 1 or out_channels < 1 or stride not in (1, 2):
-            raise InputError(
-                f"search space: stage of {depth} layers, {out_channels} channels and stride "
-                f"{stride}; expected at least 1 layer, 1 channel, and stride 1 or 2"
-            )
-        candidates = (real, *[tuple(ops)] * (depth - 1))
-        stages.append(Stage(in_channels, out_channels, candidates, stride))
-        in_channels = out_channels
-    return stages
+    return real if first else tuple(ops)
 
 
 def _count_candidates(supernet: FNASuperNet, input_size: tuple[int, int]) -> list[Tensor]:

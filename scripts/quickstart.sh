@@ -1,13 +1,20 @@
 #!/bin/sh
 # The whole method on the embedded data set, in minutes on two CPU cores: seed, architecture
 # adaptation, parameter adaptation, evaluation, one table.
-#   scripts/quickstart.sh
-# A second run reuses what is there; an interrupted one goes on.
+#   scripts/quickstart.sh [det | ssdlite]
+# det, the default, is RetinaNet. A second run reuses what is there; an interrupted one goes on.
 set -eu
+case ${1:-det} in
+    det) title=RetinaNet configs=configs/fna_det/retinanet results=work_dirs/quickstart ;;
+    ssdlite) title=SSDLite configs=configs/fna_det/ssdlite results=work_dirs/quickstart_ssdlite ;;
+    *)
+        echo "error: no quickstart for $1, expected det or ssdlite" >&2
+        exit 2
+        ;;
+esac
+search=$results/search
 . "$(dirname -- "$0")/setup.sh"
 cd "$REPO"
-results=work_dirs/quickstart
-search=$results/search
 
 # show LOG COMMAND: run it; its output goes to a log file, its progress to the screen as short lines.
 show() {
@@ -25,7 +32,7 @@ show() {
 
 # adapt NAME CONFIG [options]: adapt and evaluate a network, unless its metrics are there.
 adapt() {
-    name=$1 config=configs/fna_det/$2 work_dir=$results/$1
+    name=$1 config=$2 work_dir=$results/$1
     shift 2
     if [ -f "$work_dir/metrics.json" ]; then
         echo "$name: already there"
@@ -54,17 +61,17 @@ if [ -f "$search/done" ]; then
 else
     echo "search: architecture adaptation"
     rm -rf "$results/found" # it had what another search found
-    show "$search.log" sh scripts/arch_adapt.sh configs/fna_det/retinanet_arch_adapt_toy.py 1 \
+    show "$search.log" sh scripts/arch_adapt.sh "${configs}_arch_adapt_toy.py" 1 \
         --work-dir "$search" --resume
     touch "$search/done"
 fi
-adapt mobilenetv2 retinanet_mbv2_toy.py
-adapt fna retinanet_fna_toy.py
-adapt found retinanet_fna_toy.py --net-config "$search/net_config.txt"
-adapt fna_random retinanet_fna_toy.py --cfg-options model.backbone.init_cfg=None
+adapt mobilenetv2 "${configs}_mbv2_toy.py"
+adapt fna "${configs}_fna_toy.py"
+adapt found "${configs}_fna_toy.py" --net-config "$search/net_config.txt"
+adapt fna_random "${configs}_fna_toy.py" --cfg-options model.backbone.init_cfg=None
 
 echo
-echo "RetinaNet on the embedded street scenes, equal training for each network:"
+echo "$title on the embedded street scenes, equal training for each network:"
 echo
 "$PYTHON" -m engine.summary "MobileNetV2 (the seed's architecture), remapped=$results/mobilenetv2" \
     "FNA (published architecture), remapped=$results/fna" \
@@ -76,6 +83,6 @@ Found architecture:                             $REPO/$search (net_config.txt, a
 Ground truth (left) beside detections (right):  $REPO/$results/fna/detections
 Configs, logs, checkpoints and metrics:         $REPO/$results
 Images and annotations:                         $REPO/data/toy_city
-Next: put COCO into data/coco (README.md says how) and run  scripts/arch_adapt.sh
+Next: put COCO into data/coco (README.md says how) and run  scripts/arch_adapt.sh ${configs}_arch_adapt.py
 or write a config for your own data: docs/new_dataset.md
 END

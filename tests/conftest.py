@@ -10,6 +10,11 @@ from engine import mmcv_ops
 
 mmcv_ops.install()  # before a test imports mmdet
 
+from mmdet.utils import register_all_modules  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+from mmengine.registry import MODELS  # noqa: E402
+
+import fna_det  # noqa: E402, F401  (registers what configs name)
 from datasets.toy_city import write_dataset  # noqa: E402
 from models import FNABackbone  # noqa: E402
 
@@ -42,6 +47,14 @@ def randomize(module: torch.nn.Module, generator_seed: int = 0) -> torch.nn.Modu
         else:
             tensor.copy_(0.1 * torch.randn(tensor.shape, generator=generator))
     return module
+
+
+def build_detector(name: str, device: str = "meta") -> tuple[torch.nn.Module, Config]:
+    """The model of a config in configs/fna_det, and the config; needs the repository as folder."""
+    cfg = Config.fromfile(REPO / f"configs/fna_det/{name}.py")
+    register_all_modules(init_default_scope=True)
+    with torch.device(device):
+        return MODELS.build(cfg.model), cfg
 
 
 @pytest.fixture(scope="session")

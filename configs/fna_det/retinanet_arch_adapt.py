@@ -5,13 +5,11 @@ _base_ = [
     "../_base_/coco_detection.py",
     "../_base_/default_runtime.py",
     "../_base_/search_space_detection.py",
+    "../_base_/arch_adapt_detection.py",
 ]
 
 # height and width at which MAdds are counted
 input_size = (800, 1088)
-sync_bn = "torch"
-# every process computes the same path: only its gradients are averaged
-model_wrapper_cfg = dict(type="SampledPathParallel")
 
 model = dict(
     backbone=dict(
@@ -32,16 +30,11 @@ arch_pipeline = [
     dict(type="PackDetInputs"),
 ]
 train_cfg = dict(
-    type="ArchAdaptLoop",
     max_epochs=14,
     arch_start_epoch=8,
-    arch_steps=1,
     weight_steps=1,
-    split=dict(ratio=0.5, seed=0),
     arch_pipeline=arch_pipeline,
-    # added to the loss of an architecture step: lambda * log_tau(gamma * cost / unit), with
-    # weight lambda, base tau, scale gamma
-    cost=dict(weight=0.02, base=10, scale=1, unit=1e9, input_size=input_size),
+    cost=dict(weight=0.02, input_size=input_size),
 )
 # No evaluation: with BN by batch statistics a super network has no accuracy of its own to measure.
 # What it derives is judged after parameter adaptation.
@@ -49,15 +42,9 @@ val_cfg = val_dataloader = val_evaluator = None
 test_cfg = test_dataloader = test_evaluator = None
 
 optim_wrapper = dict(
-    constructor="ArchAdaptOptimWrapperConstructor",
     weights=dict(
         type="OptimWrapper",
         optimizer=dict(type="SGD", lr=0.02, momentum=0.9, weight_decay=1e-4),
-        clip_grad=dict(max_norm=35, norm_type=2),
-    ),
-    arch=dict(
-        type="OptimWrapper",
-        optimizer=dict(type="Adam", lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
         clip_grad=dict(max_norm=35, norm_type=2),
     ),
 )

@@ -80,7 +80,8 @@ def test_broken_configs_are_one_line(content, message, tmp_path):
 def test_every_config_loads(config):
     cfg = load(f"configs/fna_det/{config}")
     assert cfg.model.backbone.type in ("FNABackbone", "FNASuperNet")
-    assert cfg.train_dataloader.dataset.data_root == cfg.data_root
+    dataset = cfg.train_dataloader.dataset
+    assert dataset.get("dataset", dataset).data_root == cfg.data_root
 
 
 def launched(monkeypatch, *arguments, gpus=0):

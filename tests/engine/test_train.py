@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 
 from engine.checkpoint import load_checkpoint_file
+from models import NetConfig
 from tests.conftest import REPO, net_config_file
 
 TOY = "configs/fna_det/retinanet_fna_toy.py"
@@ -26,8 +27,10 @@ SMALL = [
     "test_dataloader.persistent_workers=False",
     "default_hooks.logger.interval=1",
     "randomness.seed=0",
-    "train_dataloader.dataset.pipeline.3.prob=0.0",  # what a resumed run would flip otherwise
 ]
+NO_FLIP = "train_dataloader.dataset.pipeline.3.prob=0.0"  # a resumed run would flip other images
+SSDLITE_SEARCH = "configs/fna_det/ssdlite_arch_adapt_toy.py"
+SSDLITE = "configs/fna_det/ssdlite_fna_toy.py"
 
 
 def run_script(name, *args, cwd=REPO, **environment):
@@ -41,16 +44,25 @@ def run_script(name, *args, cwd=REPO, **environment):
     )  # fmt: skip
 
 
-def small_run(toy_city, seed_file, work_dir, *options, gpus=0):
+def small_run(toy_city, seed_file, work_dir, *options, config=TOY, gpus=0):
     options = [*SMALL, f"model.backbone.init_cfg.seed={seed_file}", *options]
-    return [TOY, gpus, "--data-root", toy_city, "--work-dir", work_dir, "--cfg-options", *options]
+    return [
+        config,
+        gpus,
+        "--data-root",
+        toy_city,
+        "--work-dir",
+        work_dir,
+        "--cfg-options",
+        *options,
+    ]
 
 
 @pytest.fixture(scope="module")
 def trained(toy_city, seed_file, tmp_path_factory):
     """A finished run of two epochs: its work dir and its output."""
     work_dir = tmp_path_factory.mktemp("trained") / "run"
-    process = run_script("param_adapt", *small_run(toy_city, seed_file, work_dir))
+    process = run_script("param_adapt", *small_run(toy_city, seed_file, work_dir, NO_FLIP))
     assert process.returncode == 0, process.stderr
     return work_dir, process
 
@@ -86,7 +98,7 @@ def test_evaluation_writes_metrics_and_pictures(trained, toy_city, tmp_path):
 def test_an_interrupted_run_resumes_to_the_same_weights(trained, toy_city, seed_file, tmp_path):
     """Stopped after the first of two epochs, the run ends with the uninterrupted run's weights."""
     uninterrupted, _ = trained
-    arguments = small_run(toy_city, seed_file, tmp_path / "run")
+    arguments = small_run(toy_city, seed_file, tmp_path / "run", NO_FLIP)
     (tmp_path / "run").mkdir()
     shutil.copy(uninterrupted / "epoch_1.pth", tmp_path / "run")
     (tmp_path / "run/last_checkpoint").write_text(str(tmp_path / "run/epoch_1.pth"))
@@ -118,11 +130,54 @@ def test_two_processes_on_cpu_hold_equal_parameters(toy_city, seed_file, tmp_pat
     assert any(key.startswith("backbone") for key in changed)
 
 
+def adapt_and_test_ssdlite(toy_city, seed_file, work_dir, *options):
+    """One epoch of SSDLite, then its metrics."""
+    arguments = small_run(
+        toy_city, seed_file, work_dir, "train_cfg.max_epochs=1", config=SSDLITE
+    )  # fmt: skip
+    process = run_script("param_adapt", *arguments, *options)
+    assert process.returncode == 0, process.stderr
+    assert "0 keep their initial values" in process.stdout
+    assert "Warning" not in process.stderr and "WARNING" not in process.stdout
+    process = run_script(
+        "test", SSDLITE, work_dir / "epoch_1.pth", 0, "--data-root", toy_city,
+        "--work-dir", work_dir, *options,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    return json.loads((work_dir / "metrics.json").read_text())
+
+
+def test_ssdlite_trains_and_is_evaluated(toy_city, seed_file, tmp_path):
+    metrics = adapt_and_test_ssdlite(toy_city, seed_file, tmp_path)
+    assert 0 <= metrics["coco/bbox_mAP"] <= metrics["coco/bbox_mAP_50"] <= 1
+    assert metrics["input_size"] == [320, 320] and 3e6 < metrics["params"] < 4.6e6
+    assert 0.7e9 < metrics["madds"] < 0.88e9
+
+
+@pytest.mark.slow
+def test_what_ssdlite_finds_is_adapted_and_evaluated(toy_city, seed_file, tmp_path):
+    search = small_run(toy_city, seed_file, tmp_path / "search", config=SSDLITE_SEARCH)
+    search = [option for option in search if not str(option).startswith(("val_", "test_"))]
+    process = run_script("arch_adapt", *search)
+    assert process.returncode == 0, process.stderr
+    assert "Architecture after epoch 2: backbone" in process.stdout
+    found = NetConfig.parse(tmp_path / "search/net_config.txt")
+    assert found.stages[5].ops[0].endswith("_e6")
+    adapt_and_test_ssdlite(
+        toy_city, seed_file, tmp_path / "found", "--net-config", tmp_path / "search/net_config.txt"
+    )
+    dumped = Config.fromfile(tmp_path / "found/ssdlite_fna_toy.py")
+    assert NetConfig.parse(dumped.model.backbone.net_config) == found
+
+
 OTHER_CHANNELS = (
     net_config_file("retinanet")
     .read_text()
     .replace("24, 32]", "24, 40]")
     .replace("[32, 64", "[40, 64")
+)
+OTHER_EXPANSION = (
+    net_config_file("ssdlite").read_text().replace("[[96, 160], ['k5_e6'", "[[96, 160], ['k5_e3'")
 )
 BAD = {
     "config that does not exist": (["configs/none.py", "0"], "configs/none.py: no such file"),
@@ -139,6 +194,10 @@ BAD = {
     "architecture of other channels": (
         [TOY, "0", "--net-config", OTHER_CHANNELS],
         "in_channels is [24, 32, 96, 320], but the backbone gives [24, 40, 96, 320]",
+    ),
+    "architecture that expands otherwise": (
+        [SSDLITE, "0", "--net-config", OTHER_EXPANSION],
+        "in_channels is [576, 1280], but the backbone gives [288, 1280]",
     ),
     "unknown option": ([TOY, "0", "--epochs", "3"], "unrecognized arguments: --epochs"),
     "head with too few classes": (

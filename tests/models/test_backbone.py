@@ -83,10 +83,57 @@ def test_impossible_output_stride(output_stride):
         FNABackbone(net_config_file("retinanet"), output_stride=output_stride)
 
 
-@pytest.mark.parametrize("index", [-1, 8])
-def test_out_index_of_no_block(index):
-    with pytest.raises(InputError, match="out_indices"):
+@pytest.mark.parametrize(
+    "index", [-1, 8, "8.expand", "0.expand", "6.expanded", "6", 6.0, None, "1.expand"]
+)
+def test_out_index_of_nothing(index):
+    with pytest.raises(InputError, match="out_indices") as error:
         FNABackbone(net_config_file("retinanet"), out_indices=(2, index))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("output_stride", [32, 16])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_expanded_map_is_what_the_layers_activation_gives(name, output_stride):
+    backbone = FNABackbone(
+        net_config_file(name), ("6.expand", 3, 8), output_stride, last_channels=1280
+    )
+    seen = []
+    activation = backbone.blocks[6].layers[0].op[2]
+    activation.register_forward_hook(lambda *args: seen.append(args[2]))
+    image = torch.randn(2, 3, 96, 64)
+    expanded, third, last = backbone(image)
+    assert backbone.out_channels == (576, 32, 1280)
+    assert third.shape == (2, 32, 12, 8) and expanded.shape == (2, 576, 6, 4)
+    assert last.shape == (2, 1280, 96 // output_stride, 64 // output_stride)
+    assert len(seen) == 1 and seen[0] is expanded  # so the expand conv runs once
+    assert 0 <= expanded.min() and expanded.max() <= 6 and expanded.max() > 1
+
+
+@pytest.mark.parametrize("first", ["k3_e2", "k5_e6"])
+def test_expanded_map_leaves_the_others_as_they_are(first):
+    text = f"[[8, 8], ['{first}', 'k3_e1'], 1]"  # a residual layer
+    with_it = randomize(FNABackbone(text, ("1.expand", 1), output_stride=2))
+    without = randomize(FNABackbone(text, (1,), output_stride=2))
+    image = torch.randn(2, 3, 16, 16)
+    assert torch.equal(with_it(image)[1], without(image)[0])
+
+
+def test_norm_cfg_sets_every_norm():
+    backbone = FNABackbone(
+        net_config_file("ssdlite"), last_channels=1280,
+        norm_cfg=dict(type="BN", eps=1e-3, momentum=0.03),
+    )  # fmt: skip
+    norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) > 40 and all((n.eps, n.momentum) == (1e-3, 0.03) for n in norms)
+    default = FNABackbone(net_config_file("ssdlite")).blocks[0][1]
+    assert (default.eps, default.momentum) == (1e-5, 0.1)
+
+
+@pytest.mark.parametrize("norm_cfg", [dict(type="GN", num_groups=2), dict(type="BN", epsilon=1)])
+def test_norm_cfg_of_another_norm(norm_cfg):
+    with pytest.raises(InputError, match="norm_cfg"):
+        FNABackbone(net_config_file("ssdlite"), norm_cfg=norm_cfg)
 
 
 def test_skip_is_the_identity():

@@ -106,6 +106,17 @@ def test_seed_shaped_network_computes_the_seeds_features(kernel, seed_network):
             torch.testing.assert_close(ours, seeds, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["ssdlite", "mobilenetv2"])
+def test_last_conv_is_the_seeds(name, seed_network):
+    """SSDLite's second map starts from the seed's 320→1280 conv, its BN included."""
+    target = FNABackbone(net_config_file(name), ("6.expand", 8), last_channels=1280)
+    seed = seed_network.state_dict()
+    remapped = remap(seed, randomize(target, generator_seed=1).state_dict())
+    keys = [key for key in seed if key.startswith("blocks.8.conv.")]
+    assert len(keys) == 6 and keys == [key for key in remapped if key.startswith("blocks.8.")]
+    assert all(torch.equal(remapped[key], seed[key]) for key in keys)
+
+
 def test_smaller_kernel_takes_the_centre():
     source = torch.arange(25.0).reshape(1, 1, 5, 5)
     assert remap_tensor(source, torch.ones(1, 1, 3, 3)).flatten().tolist() == [

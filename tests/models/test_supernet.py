@@ -31,6 +31,15 @@ SMALL = dict(
     ops=["k3_e3", "k5_e2", "k7_e6", "skip"],
     out_indices=(2, 3, 4, 5),
 )
+# As SSDLite has it: one map is an expanded activation, another comes from a last 1x1 conv.
+EXPANDED = dict(
+    ops=["k3_e3", "k5_e2", "k7_e6", "skip"],
+    layer_ops={"4.0": ["k3_e6", "k5_e6", "k7_e6"], "4.2": ["k5_e1", "skip"]},
+    temperature=0.9,
+    out_indices=("4.expand", 3, 6),
+    last_channels=20,
+    norm_cfg=dict(type="BN", eps=1e-3),
+)
 SIX_OPS = ["k3_e3", "k3_e6", "k5_e3", "k5_e6", "k7_e3", "k7_e6"]
 DETECTION = Config.fromfile(REPO / "configs/_base_/search_space_detection.py").search_space
 SEED_DEPTHS = (2, 3, 4, 3, 3, 1)
@@ -64,11 +73,14 @@ def rows_of(path: list[int], space: dict) -> list:
     """The net_config of a path, by the paper's words: skips last, real ops in their order."""
     rows, choices = NetConfig.parse(space["fixed_stage"]), iter(path)
     rows = [[[s.in_channels, s.out_channels], list(s.ops), s.stride] for s in rows.stages]
-    for channels, depth, stride in zip(
-        space["channels"], space["layers"], space["strides"], strict=True
+    for number, (channels, depth, stride) in enumerate(
+        zip(space["channels"], space["layers"], space["strides"], strict=True), len(rows) + 1
     ):
-        real = [op for op in space["ops"] if op != "skip"]
-        ops = [(real if layer == 0 else space["ops"])[next(choices)] for layer in range(depth)]
+        ops = []
+        for layer in range(depth):
+            candidates = space.get("layer_ops", {}).get(f"{number}.{layer}", space["ops"])
+            candidates = [op for op in candidates if op != "skip" or layer > 0]
+            ops.append(candidates[next(choices)])
         kept = [op for op in ops if op != "skip"]
         rows.append([[rows[-1][0][1], channels], kept + ["skip"] * (depth - len(kept)), stride])
     return rows
@@ -77,11 +89,13 @@ def rows_of(path: list[int], space: dict) -> list:
 def derived_twin(supernet: FNASuperNet, path: list[int], space: dict) -> FNABackbone:
     """The network of a path with the super network's weights; its searched BN is 1 and 0."""
     twin = FNABackbone(
-        rows_of(path, space), supernet.out_indices, space.get("output_stride", 32)
-    ).train()
+        rows_of(path, space), supernet.out_indices, space.get("output_stride", 32),
+        space.get("last_channels"), space.get("norm_cfg"),
+    ).train()  # fmt: skip
     weights = {k: v for k, v in supernet.state_dict().items() if k in twin.state_dict()}
     choices = iter(path)
-    for stage, block in enumerate(supernet.blocks[2:], 2):
+    stages = supernet.blocks[2 : 2 + len(space["layers"])]
+    for stage, block in enumerate(stages, 2):
         layers = ((mixed, mixed.candidates[next(choices)]) for mixed in block.layers)
         real = [mixed.ops[op] for mixed, op in layers if op != "skip"]
         for number, op in enumerate(real):
@@ -115,6 +129,55 @@ def test_one_path_and_one_hot_compute_the_derived_network(seed, output_stride):
     set_alphas(supernet, one_hot_alphas(supernet, path))
     torch.testing.assert_close(supernet(image), expected)
     assert supernet.derive() == twin.net_config
+
+
+@pytest.mark.parametrize("output_stride", [32, 16])
+@pytest.mark.parametrize("seed", range(3))
+def test_one_path_and_one_hot_give_the_derived_networks_expanded_map(seed, output_stride):
+    space = {**SMALL, **EXPANDED, "output_stride": output_stride}
+    supernet = build(seed, **space)
+    path = random_path(supernet, seed)
+    twin = derived_twin(supernet, path, space)
+    image = torch.randn(2, 3, 64, 96)
+    expected = twin(image)
+    last = (2, 20, 64 // output_stride, 96 // output_stride)
+    assert [m.shape for m in expected] == [(2, 72, 8, 12), (2, 12, 8, 12), last]
+
+    supernet.set_path(path)
+    torch.testing.assert_close(supernet(image), expected)
+    supernet.set_path(None)
+    set_alphas(supernet, one_hot_alphas(supernet, path))
+    torch.testing.assert_close(supernet(image), expected)
+    assert supernet.derive() == twin.net_config
+    searched = FNABackbone(supernet.derive(), (5,), output_stride)  # without the last conv
+    assert supernet.expected_madds((61, 50)).item() == searched_madds(searched, (61, 50))
+
+
+def test_expanded_map_is_the_weighted_sum_of_what_the_candidates_expand():
+    supernet = build(**EXPANDED)
+    layer = supernet.blocks[4].layers[0]
+    set_alphas(supernet, [torch.randn(len(a)) for a in supernet.alphas()])
+    seen = []
+    for op in layer.ops.values():
+        op.op[2].register_forward_hook(lambda *args: seen.append(args[2].clone()))
+    expanded, _, _ = supernet(torch.randn(2, 3, 64, 96))
+    powers = [math.exp(a / 0.9) for a in layer.alpha.tolist()]
+    assert len(seen) == 3  # each is computed once
+    total = sum(power / sum(powers) * map_ for power, map_ in zip(powers, seen, strict=True))
+    torch.testing.assert_close(expanded, total)
+    expanded.square().mean().backward()  # the map alone teaches its layer's alpha
+    assert layer.alpha.grad.abs().max() > 0
+    assert supernet.blocks[4].layers[1].alpha.grad is None
+
+
+def test_layer_ops_take_the_place_of_ops_in_their_layers():
+    supernet = build(**EXPANDED)
+    candidates = iter(layer.candidates for layer in supernet.mixed_layers)
+    for stage, depth in enumerate(SMALL["layers"], 2):
+        for layer in range(depth):
+            ops = EXPANDED["layer_ops"].get(f"{stage}.{layer}", SMALL["ops"])
+            assert next(candidates) == tuple(op for op in ops if op != "skip" or layer > 0)
+    assert build(layer_ops={"2.0": ["skip", "k3_e1"]}).mixed_layers[0].candidates == ("k3_e1",)
 
 
 def test_all_ops_are_the_weighted_sum():
@@ -620,6 +683,15 @@ def test_config_builds_the_detection_search_space():
         (dict(fixed_stage="[[8, 8], ['skip'], 1]"), "skip"),
         (dict(output_stride=64), "output_stride"),
         (dict(out_indices=(2, 6)), "out_indices"),
+        (dict(out_indices=("4.expand",)), "'4.expand' needs one expansion .* got e2, e3, e6"),
+        (dict(out_indices=("4.expand",), layer_ops={"4.0": ["k3_e1", "k5_e1"]}), "got e1 "),
+        (dict(out_indices=("1.expand",)), "'1.expand' needs one expansion .* got e1 "),
+        (dict(out_indices=("6.expand",)), "no map '6.expand', expected .* 1 to 5"),
+        (dict(layer_ops={"4.4": ["k3_e3"]}), "no searched layer '4.4'"),
+        (dict(layer_ops={"1.0": ["k3_e3"]}), "no searched layer '1.0'"),
+        (dict(layer_ops={"4.0": ["skip"]}), "real"),
+        (dict(layer_ops={"4.0": ["k2_e3"]}), "k2_e3"),
+        (dict(norm_cfg=dict(type="GN")), "norm_cfg"),
     ],
 )
 def test_bad_search_spaces(changes, message):

@@ -1,0 +1,21 @@
+# What the searches of both detectors share (paper, section 4.3).
+sync_bn = "torch"
+# every process computes the same path: only its gradients are averaged
+model_wrapper_cfg = dict(type="SampledPathParallel")
+
+train_cfg = dict(
+    type="ArchAdaptLoop",
+    arch_steps=1,
+    split=dict(ratio=0.5, seed=0),
+    # added to the loss of an architecture step: lambda * log_tau(gamma * cost / unit), with
+    # weight lambda, base tau, scale gamma
+    cost=dict(base=10, scale=1, unit=1e9),
+)
+optim_wrapper = dict(
+    constructor="ArchAdaptOptimWrapperConstructor",
+    arch=dict(
+        type="OptimWrapper",
+        optimizer=dict(type="Adam", lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
+        clip_grad=dict(max_norm=35, norm_type=2),
+    ),
+)

@@ -1,0 +1,223 @@
+"""SSDLite as the real configs build it: the paper's numbers, settings, anchors, predictions."""
+
+import copy
+
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.registry import MODELS
+from torch import nn
+
+from engine.arch_report import ArchReport, derived_backbone
+from models import NetConfig, count_madds, count_params
+from tests.conftest import REPO, build_detector, net_config_file
+
+# the paper's table 4, in millions and billions at 320x320, and what counting by its rules gives
+PAPER = {
+    "ssdlite_fna_param_adapt": ("4.6", "0.9", 4.63e6, 0.881e9),
+    "ssdlite_mbv2_param_adapt": ("4.3", "0.8", 4.32e6, 0.808e9),
+}
+MEAN = [123.675, 116.28, 103.53]
+
+
+@pytest.fixture(autouse=True)
+def in_repo(monkeypatch):
+    monkeypatch.chdir(REPO)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_cost_is_the_papers(name):
+    model, cfg = build_detector(name)
+    params, madds = count_params(model), count_madds(model, cfg.input_size)
+    rounded_params, rounded_madds, exact_params, exact_madds = PAPER[name]
+    assert tuple(cfg.input_size) == (320, 320)
+    assert (f"{params / 1e6:.1f}", f"{madds / 1e9:.1f}") == (rounded_params, rounded_madds)
+    assert params == pytest.approx(exact_params, rel=1e-2)
+    assert madds == pytest.approx(exact_madds, rel=1e-2)
+
+
+def test_maps_and_their_sizes():
+    model, _ = build_detector("ssdlite_fna_param_adapt")
+    maps = model.eval().extract_feat(torch.empty(1, 3, 320, 320, device="meta"))
+    assert [tuple(map_.shape[1:]) for map_ in maps] == [
+        (576, 20, 20), (1280, 10, 10), (512, 5, 5), (256, 3, 3), (256, 2, 2), (128, 1, 1)
+    ]  # fmt: skip
+    # depthwise-separable: 1x1 to half, then 3x3 of stride 2 channel by channel, then 1x1
+    for layer, (before, after) in zip(
+        model.neck.extra_layers, [(1280, 512), (512, 256), (256, 256), (256, 128)], strict=True
+    ):
+        convs = [m for m in layer.modules() if isinstance(m, nn.Conv2d)]
+        half = after // 2
+        assert [(c.in_channels, c.out_channels, c.kernel_size[0], c.stride[0], c.groups)
+                for c in convs] == [
+            (before, half, 1, 1, 1), (half, half, 3, 2, half), (half, after, 1, 1, 1)
+        ]  # fmt: skip
+    anchors = [4, 6, 6, 6, 4, 4]
+    for convs, outputs in ((model.bbox_head.cls_convs, 81), (model.bbox_head.reg_convs, 4)):
+        for head, map_, number in zip(convs, maps, anchors, strict=True):
+            depthwise, pointwise = (m for m in head.modules() if isinstance(m, nn.Conv2d))
+            assert depthwise.groups == map_.shape[1] and depthwise.kernel_size == (3, 3)
+            assert pointwise.kernel_size == (1, 1) and pointwise.out_channels == number * outputs
+
+
+def test_all_norms_have_the_papers_eps():
+    for name in ("ssdlite_fna_param_adapt", "ssdlite_arch_adapt"):
+        model, _ = build_detector(name)
+        eps = {m.eps for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
+        assert eps == {1e-3}
+
+
+def test_anchors_by_hand():
+    """Squares of the level's size and of its geometric mean with the next, then the ratios.
+
+    Sizes are 0.2, 0.35 ... 0.95 and 1 of 320 pixels; centres those of the cells.
+    """
+    model, _ = build_detector("ssdlite_fna_param_adapt", device="cpu")
+    generator = model.bbox_head.prior_generator
+    cells, sizes = [20, 10, 5, 3, 2, 1], [64, 112, 160, 208, 256, 304, 320]
+    ratios = [[2], [2, 3], [2, 3], [2, 3], [2], [2]]
+    levels = generator.grid_priors([(n, n) for n in cells], device="cpu")
+    for level, (stride, count) in enumerate(zip([16, 32, 64, 107, 160, 320], cells, strict=True)):
+        size, larger = sizes[level], (sizes[level] * sizes[level + 1]) ** 0.5
+        shapes = [(size, size), (larger, larger)]
+        for ratio in ratios[level]:  # height over width: lying, then standing
+            wide, narrow = size * ratio**0.5, size / ratio**0.5
+            shapes += [(wide, narrow), (narrow, wide)]
+        expected = [
+            (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+            for y in (stride * (row + 0.5) for row in range(count))
+            for x in (stride * (column + 0.5) for column in range(count))
+            for w, h in shapes
+        ]
+        torch.testing.assert_close(levels[level], torch.tensor(expected), rtol=0, atol=1e-3)
+    assert sum(map(len, levels)) == 1600 + 600 + 150 + 54 + 16 + 4
+
+
+def test_settings_of_parameter_adaptation():
+    _, cfg = build_detector("ssdlite_fna_param_adapt")
+    assert cfg.optim_wrapper.optimizer == dict(
+        type="RMSprop", lr=0.2, eps=1.0, momentum=0.9, weight_decay=4e-5
+    )
+    assert "clip_grad" not in cfg.optim_wrapper
+    assert cfg.train_cfg.max_epochs == 60 and cfg.sync_bn == "torch"
+    assert cfg.train_dataloader.batch_size == 64 and cfg.auto_scale_lr.base_batch_size == 64 * 8
+    warmup, steps = cfg.param_scheduler
+    assert (warmup.end, warmup.by_epoch) == (500, False)
+    assert (steps.milestones, steps.gamma, steps.end) == ([36, 50, 56], 0.1, 60)
+    test = cfg.model.test_cfg
+    assert (test.score_thr, test.nms.iou_threshold, test.max_per_img) == (0.02, 0.6, 200)
+    assert test.nms_pre > 1600 * 80
+    train = cfg.model.train_cfg
+    assert (train.assigner.pos_iou_thr, train.assigner.neg_iou_thr) == (0.5, 0.5)
+    assert train.assigner.gt_max_assign_all is False and train.neg_pos_ratio == 3
+    assert cfg.model.bbox_head.bbox_coder.target_stds == [0.1, 0.1, 0.2, 0.2]
+
+
+def test_settings_of_architecture_adaptation():
+    model, cfg = build_detector("ssdlite_arch_adapt")
+    weights, arch = cfg.optim_wrapper.weights, cfg.optim_wrapper.arch
+    assert weights.optimizer == dict(
+        type="RMSprop", lr=0.05, eps=1.0, momentum=0.9, weight_decay=4e-5
+    )
+    assert arch.optimizer == dict(type="Adam", lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+    assert "clip_grad" not in weights and arch.clip_grad.max_norm == 35
+    loop = cfg.train_cfg
+    assert (loop.max_epochs, loop.arch_start_epoch) == (30, 15)
+    assert (loop.arch_steps, loop.weight_steps, loop.split.ratio) == (1, 5, 0.5)
+    assert loop.cost == dict(weight=0.15, base=10, scale=1, unit=1e9, input_size=(320, 320))
+    assert [step.type for step in loop.arch_pipeline] == [
+        "LoadImageFromFile", "LoadAnnotations", "Resize", "PackDetInputs"
+    ]  # fmt: skip
+    assert cfg.train_dataloader.batch_size == 16 and cfg.auto_scale_lr.base_batch_size == 16 * 8
+    warmup, steps = cfg.param_scheduler
+    assert (warmup.end, warmup.by_epoch) == (500, False)
+    assert (steps.milestones, steps.gamma, steps.end) == ([18, 25, 28], 0.1, 30)
+    layers = model.backbone.mixed_layers
+    assert [len(layer.candidates) for layer in layers] == [6, 7, 7, 7] * 4 + [3, 7, 7, 7] + [6]
+    assert all(layer.temperature == 0.9 for layer in layers)
+
+
+@pytest.mark.parametrize("name", ["ssdlite_fna_param_adapt", "ssdlite_arch_adapt"])
+def test_settings_of_the_data(name):
+    _, cfg = build_detector(name)
+    dataset = cfg.train_dataloader.dataset
+    assert (dataset.type, dataset.times) == ("RepeatDataset", 5)
+    assert dataset.dataset.ann_file == "annotations/instances_train2017.json"
+    steps = {step.type: step for step in dataset.dataset.pipeline}
+    assert list(steps) == [
+        "LoadImageFromFile", "LoadAnnotations", "PhotoMetricDistortion", "Expand",
+        "MinIoURandomCrop", "Resize", "RandomFlip", "PackDetInputs",
+    ]  # fmt: skip
+    assert steps["Expand"].ratio_range == (1, 4) and steps["Expand"].mean == MEAN
+    assert steps["Resize"].scale == (320, 320) and not steps["Resize"].keep_ratio
+    assert steps["RandomFlip"].prob == 0.5
+    preprocessor = cfg.model.data_preprocessor
+    assert (preprocessor.mean, preprocessor.std) == (MEAN, [1, 1, 1]) and preprocessor.bgr_to_rgb
+    if cfg.test_dataloader:
+        resize = cfg.test_dataloader.dataset.pipeline[1]
+        assert resize.scale == (320, 320) and not resize.keep_ratio
+
+
+def test_the_head_predicts_by_softmax():
+    """One anchor of one class scores high: it is what comes out, with its score."""
+    model, _ = build_detector("ssdlite_fna_param_adapt", device="cpu")
+    head = model.bbox_head
+    cells = [20, 10, 5, 3, 2, 1]
+    anchors = [4, 6, 6, 6, 4, 4]
+    scores = [torch.zeros(1, a * 81, n, n) for a, n in zip(anchors, cells, strict=True)]
+    deltas = [torch.zeros(1, a * 4, n, n) for a, n in zip(anchors, cells, strict=True)]
+    scores[2][0, 81 + 7, 2, 3] = 6.0  # level 2, second anchor, class 7, row 2, column 3
+    meta = dict(img_shape=(320, 320), ori_shape=(320, 320), scale_factor=(1.0, 1.0))
+    (result,) = head.predict_by_feat(scores, deltas, batch_img_metas=[meta], rescale=True)
+    x, y, half = 64 * 3.5, 64 * 2.5, (160 * 208) ** 0.5 / 2
+    box = [x - half, y - half, x + half, y + half]
+    torch.testing.assert_close(result.bboxes, torch.tensor([box]), rtol=0, atol=1e-2)
+    e6 = torch.tensor(6.0).exp()
+    torch.testing.assert_close(result.scores, (e6 / (e6 + 80))[None])
+    assert result.labels.tolist() == [7]
+
+
+def test_a_detector_predicts():
+    model, _ = build_detector("ssdlite_fna_param_adapt", device="cpu")
+    sample = DetDataSample(
+        metainfo=dict(img_shape=(320, 320), ori_shape=(320, 320), scale_factor=(1.0, 1.0))
+    )
+    with torch.no_grad():
+        (result,) = model.eval().predict(torch.randn(1, 3, 320, 320), [sample])
+    assert len(result.pred_instances) <= 200
+
+
+def test_a_search_reports_the_published_sizes():
+    model, cfg = build_detector("ssdlite_arch_adapt", device="cpu")
+    seed = net_config_file("mobilenetv2")
+    report = ArchReport(model, cfg.input_size, seed, 15, {})
+    text = report.compare(NetConfig.parse(net_config_file("ssdlite")))
+    derived, seeds = text.split("; the seed's: ")
+    assert "whole model 4.628M params 0.881B MAdds, at 320x320" in derived
+    assert "whole model 4.320M params 0.808B MAdds" in seeds
+
+
+def test_a_derived_network_is_the_configs():
+    model, _ = build_detector("ssdlite_arch_adapt")
+    published = NetConfig.parse(net_config_file("ssdlite"))
+    derived = derived_backbone(model.backbone, published)
+    target = build_detector("ssdlite_fna_param_adapt")[0].backbone
+    for name in ("out_indices", "output_stride", "last_channels", "norm_cfg"):
+        assert getattr(derived, name) == getattr(target, name)
+
+
+def test_a_narrower_first_map_is_not_compared_with_the_seeds():
+    """The seed's 576 channels would not fit a head for 288."""
+    _, cfg = build_detector("ssdlite_arch_adapt")
+    narrow = copy.deepcopy(cfg.model)
+    narrow.backbone.layer_ops = {"6.0": ["k3_e3", "k5_e3"]}
+    channels = (288, *cfg.map_channels[1:])
+    narrow.neck.update(in_channels=channels[:2], out_channels=channels)
+    narrow.bbox_head.in_channels = channels
+    model = MODELS.build(narrow)
+    text = str(NetConfig.parse(net_config_file("ssdlite"))).replace(
+        "[[96, 160], ['k5_e6'", "[[96, 160], ['k5_e3'"
+    )
+    report = ArchReport(model, cfg.input_size, net_config_file("mobilenetv2"), 15, {})
+    derived, seeds = report.compare(NetConfig.parse(text)).split("; the seed's: ")
+    assert "whole model" in derived and seeds == "backbone 1.812M params 0.570B MAdds"
