@@ -1,0 +1,10 @@
+"""What only segmentation needs."""
+
+from engine import mmcv_ops
+
+mmcv_ops.install()  # before mmseg's models are imported
+
+from .aspp import ASPPDecoderHead, SeparableASPPHead  # noqa: E402
+from .segmentor import SlidingEncoderDecoder  # noqa: E402
+
+__all__ = ["ASPPDecoderHead", "SeparableASPPHead", "SlidingEncoderDecoder"]
