@@ -8,7 +8,7 @@ from collections.abc import Callable
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from models import InputError
+from models import InputError, SampleError
 
 from . import mmcv_ops
 from .checkpoint import install_safe_loading
@@ -27,6 +27,12 @@ def build_runner(cfg: Config) -> Runner:
     return runner
 
 
+def one_line(error: InputError) -> str:
+    """The message of an error, without the traceback that one from a loader's process brings."""
+    *traceback, message = str(error).strip().splitlines()
+    return message.partition(": ")[2] if traceback else message
+
+
 def run(main: Callable[[], None]) -> None:
     """Run ``main``; exit 2 after a user's mistake, 130 when interrupted."""
     mmcv_ops.install()  # before a config imports mmdet
@@ -36,8 +42,8 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except InputError as error:
-        if speaks:
-            print(f"error: {error}", file=sys.stderr)
+        if speaks or isinstance(error, SampleError):
+            print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         if speaks:

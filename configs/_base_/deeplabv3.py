@@ -1,18 +1,6 @@
 # DeepLabv3 on an FNA backbone (paper, section 4.2).
-crop_size = (769, 769)
-
 model = dict(
     type="SlidingEncoderDecoder",
-    data_preprocessor=dict(
-        type="SegDataPreProcessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        # a crop that is larger than its image: grey, and ignored
-        size=crop_size,
-        pad_val=0,
-        seg_pad_val=255,
-    ),
     backbone=dict(
         type="FNABackbone",
         net_config="configs/net_configs/deeplabv3.txt",
@@ -33,7 +21,7 @@ model = dict(
     ),
     test_cfg=dict(
         mode="slide",
-        crop_size=crop_size,
+        crop_size=(769, 769),
         stride=(513, 513),  # 2/3 of the window
         windows_per_batch=8,  # those of one Cityscapes image
     ),

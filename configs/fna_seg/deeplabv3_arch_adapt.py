@@ -3,7 +3,7 @@
 _base_ = [
     "../_base_/deeplabv3.py",
     "../_base_/cityscapes.py",
-    "../_base_/segmentation_runtime.py",
+    "../_base_/seg_runtime.py",
     "../_base_/search_space_segmentation.py",
 ]
 
@@ -15,8 +15,8 @@ input_size = crop_size
 sync_bn = "torch"
 model_wrapper_cfg = dict(type="SampledPathParallel")
 
+data_preprocessor = dict(size=crop_size)
 model = dict(
-    data_preprocessor=dict(size=crop_size),
     backbone=dict(
         _delete_=True,
         type="FNASuperNet",
@@ -29,13 +29,13 @@ model = dict(
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations"),
+    dict(type="LoadCheckedAnnotations"),
     dict(type="Resize", scale=scale, keep_ratio=True),
     dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackSegInputs"),
 ]
-train_dataloader = dict(batch_size=16, drop_last=True, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(batch_size=16, dataset=dict(pipeline=train_pipeline))
 train_cfg = dict(
     type="ArchAdaptLoop",
     max_epochs=80,

@@ -3,12 +3,14 @@
 _base_ = [
     "../_base_/deeplabv3.py",
     "../_base_/cityscapes.py",
-    "../_base_/segmentation_runtime.py",
+    "../_base_/seg_runtime.py",
 ]
 
 # height and width at which MAdds are counted
 input_size = (1024, 2048)
 sync_bn = "torch"
+
+custom_hooks = [dict(type="CheckModel"), dict(type="UpdateBNStatistics", iterations=2000)]
 
 train_cfg = dict(type="SeededIterLoop", max_iters=100_000, val_interval=10_000)
 val_cfg = dict(type="ValLoop")
@@ -24,3 +26,6 @@ param_scheduler = [
     dict(type="PolyLR", power=0.9, eta_min=0, by_epoch=False, begin=5000, end=100_000),
 ]
 auto_scale_lr = dict(base_batch_size=16)
+
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))
+log_processor = dict(by_epoch=False)

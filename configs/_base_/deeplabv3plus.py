@@ -1,7 +1,0 @@
-# DeepLabv3+ on an FNA backbone (paper, section 4.2): a decoder that adds the map of stride 4.
-_base_ = "deeplabv3.py"
-
-model = dict(
-    backbone=dict(out_indices=(2, 7)),
-    decode_head=dict(type="ASPPDecoderHead", low_level_in_channels=24, low_level_channels=48),
-)
