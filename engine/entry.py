@@ -13,16 +13,21 @@ from models import InputError, SampleError
 from . import mmcv_ops
 from .checkpoint import install_safe_loading
 from .distributed import shut_down
+from .hooks import ConvertReleased
 
 # mmengine's own use of what it deprecates
 _NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
 
 
 def build_runner(cfg: Config) -> Runner:
-    """mmengine's Runner of a config, silent where a user can do nothing."""
+    """mmengine's Runner of a config, silent where a user can do nothing.
+
+    It loads released checkpoints too.
+    """
     # mmengine says it by the old name, in every process
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     runner = Runner.from_cfg(cfg)
+    runner.register_hook(ConvertReleased())
     runner.logger.addFilter(lambda record: not record.getMessage().startswith(_NOISE))
     return runner
 

@@ -7,6 +7,22 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from models import InputError
 
 from .distributed import unwrapped
+from .released import convert
+
+
+@HOOKS.register_module()
+class ConvertReleased(Hook):
+    """Lets a run load the paper's released checkpoints as they are, and says what it made of them.
+
+    Raises:
+        InputError: When one is loaded that does not fit the model.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        where = f"checkpoint {loaded_path(runner)}"
+        if converted := convert(checkpoint, unwrapped(runner.model), where):
+            checkpoint["state_dict"], report = converted
+            runner.logger.info(report)
 
 
 @HOOKS.register_module()

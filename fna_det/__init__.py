@@ -6,6 +6,6 @@ mmcv_ops.install()  # before mmdet's models are imported
 
 from .checks import CheckModel  # noqa: E402
 from .coco import CheckedCocoDataset  # noqa: E402
-from .ssd import SSDLiteHead  # noqa: E402
+from .ssd import LegacySSDLiteAnchorGenerator, SSDLiteHead  # noqa: E402
 
-__all__ = ["CheckModel", "CheckedCocoDataset", "SSDLiteHead"]
+__all__ = ["CheckModel", "CheckedCocoDataset", "LegacySSDLiteAnchorGenerator", "SSDLiteHead"]
