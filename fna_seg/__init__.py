@@ -4,6 +4,7 @@ from engine import mmcv_ops
 
 mmcv_ops.install()  # before mmseg's models are imported
 
+from .aspp import ASPPDecoderHead, SeparableASPPHead  # noqa: E402
 from .data import (  # noqa: E402
     CheckedCityscapesDataset,
     CheckedSegDataset,
@@ -11,11 +12,15 @@ from .data import (  # noqa: E402
 )
 from .metric import ClassIoUMetric  # noqa: E402
 from .pictures import SegmentationPictures  # noqa: E402
+from .segmentor import SlidingEncoderDecoder  # noqa: E402
 
 __all__ = [
+    "ASPPDecoderHead",
     "CheckedCityscapesDataset",
     "CheckedSegDataset",
     "ClassIoUMetric",
     "LoadCheckedAnnotations",
     "SegmentationPictures",
+    "SeparableASPPHead",
+    "SlidingEncoderDecoder",
 ]

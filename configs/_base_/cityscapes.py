@@ -39,8 +39,8 @@ train_dataloader = dict(
     batch_size=4,
     num_workers=4,
     persistent_workers=True,
-    # as long as a schedule in iterations asks; one in epochs takes DefaultSampler
-    sampler=dict(type="InfiniteSampler", shuffle=True),
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    drop_last=True,  # BN has nothing to normalize by where one image is left and pooled to 1x1
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
