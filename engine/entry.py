@@ -14,14 +14,21 @@ from . import mmcv_ops
 from .checkpoint import install_safe_loading
 from .distributed import shut_down
 
-# mmengine's own use of what it deprecates
-_NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
+_NOISE = (
+    # mmengine's own use of what it deprecates
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+    # mmseg's metric gives its results no prefix
+    "The prefix is not set in metric class",
+)
 
 
 def build_runner(cfg: Config) -> Runner:
     """mmengine's Runner of a config, silent where a user can do nothing."""
     # mmengine says it by the old name, in every process
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+    # mmseg's advice on sizes of images, which are what the data set gives
+    warnings.filterwarnings("ignore", "When align_corners=True", UserWarning)
     runner = Runner.from_cfg(cfg)
     runner.logger.addFilter(lambda record: not record.getMessage().startswith(_NOISE))
     return runner
