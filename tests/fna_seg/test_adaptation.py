@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import cv2
 import pytest
 import torch
 from mmengine.config import Config
@@ -36,12 +37,16 @@ def arguments(config, toy_city, work_dir, *more):
     return [config, 0, "--data-root", toy_city, "--work-dir", work_dir, *more]
 
 
-def adapt(toy_city, seed_file, work_dir, *more, config=TOY, options=(), **environment):
+def run_adaptation(toy_city, seed_file, work_dir, *more, config=TOY, options=(), **environment):
     options = [*ADAPT, f"model.backbone.init_cfg.seed={seed_file}", *options]
-    process = run_script(
+    return run_script(
         "param_adapt", *arguments(config, toy_city, work_dir, *more), "--cfg-options", *options,
         **environment,
     )  # fmt: skip
+
+
+def adapt(*args, **kwargs):
+    process = run_adaptation(*args, **kwargs)
     assert process.returncode == 0, process.stderr
     return process
 
@@ -112,6 +117,52 @@ def test_two_processes_hold_equal_parameters(toy_city, seed_file, tmp_path):
         assert torch.equal(tensor, ranks[1]["state_dict"][key]), key
     changed = [k for k, t in ranks[0]["state_dict"].items() if not torch.equal(t, initial[k])]
     assert any(key.startswith("backbone") for key in changed)
+
+
+def spoil_one_label(root):
+    path = root / "gtFine/train/toy/toy_000000_000005_gtFine_labelTrainIds.png"
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    pixels[-8:] = 33  # large enough to survive any crop
+    cv2.imwrite(str(path), pixels)
+
+
+def drop_one_label(root):
+    (root / "gtFine/train/toy/toy_000000_000005_gtFine_labelTrainIds.png").unlink()
+    (root / "gtFine/train/toy/toy_000000_000005_gtFine_labelIds.png").unlink()
+
+
+MISTAKES = {
+    "id of no class": (spoil_one_label, [], "000005_gtFine_labelTrainIds.png: holds the id 33"),
+    "label that is missing": (drop_one_label, [], "000005_gtFine_labelTrainIds.png: no such file"),
+    "head with too few classes": (
+        None,
+        ["model.decode_head.num_classes=18"],
+        "model.decode_head.num_classes is 18, but the data set has 19 classes",
+    ),
+    "head of other channels": (
+        None,
+        ["model.decode_head.in_channels=160"],
+        "model.decode_head.in_channels is 160, but the backbone gives 320",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "processes"), [*((case, 1) for case in MISTAKES), ("id of no class", 2)]
+)
+def test_mistakes_end_in_one_line(case, processes, toy_city, seed_file, tmp_path):
+    """Of two processes, too, where only the one that loads the label can know."""
+    spoil, options, message = MISTAKES[case]
+    root = shutil.copytree(toy_city, tmp_path / "toy_city")
+    if spoil:
+        spoil(root)
+    process = run_adaptation(
+        root, seed_file, tmp_path / "run", options=options, PROCESSES=str(processes)
+    )
+    assert process.returncode == 2, process.stderr
+    assert "Traceback" not in process.stdout + process.stderr
+    lines = process.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0], lines
 
 
 @pytest.mark.slow
