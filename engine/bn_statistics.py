@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import count, islice
+from itertools import islice
 
 import numpy as np
 import torch
@@ -19,9 +19,12 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import DataLoader
 
 from .distributed import unwrapped
+from .seeded_data import endless_batches, seeded_dataloader_cfg
+
+# What tells the random numbers of these passes from those of training, which count from 0.
+_DATA = 100
 
 
 @HOOKS.register_module()
@@ -56,11 +59,11 @@ class UpdateBNStatistics(Hook):
 
     def _pass_batches(self, runner: Runner, model: nn.Module) -> None:
         # the training's own loader must not advance, nor its processes
-        loader = runner.build_dataloader(
-            {**runner.cfg.train_dataloader, "persistent_workers": False}, seed=runner.seed
-        )
+        cfg = {**runner.cfg.train_dataloader, "persistent_workers": False}
+        loader = runner.build_dataloader(seeded_dataloader_cfg(cfg, _DATA), seed=runner.seed)
+        loader.batch_sampler.set_seed(runner.seed)
         start = time.monotonic()
-        for done, batch in enumerate(islice(_endless(loader), self.iterations), 1):
+        for done, batch in enumerate(islice(endless_batches(loader, 0), self.iterations), 1):
             with runner.optim_wrapper.optim_context(model):
                 model._run_forward(model.data_preprocessor(batch, True), mode="loss")
             if done % self.interval == 0 or done == self.iterations:
@@ -69,14 +72,6 @@ class UpdateBNStatistics(Hook):
                     f"BN statistics before training: [{done}/{self.iterations}]  "
                     f"eta: {timedelta(seconds=round(left))}"
                 )
-
-
-def _endless(loader: DataLoader) -> Iterator:
-    sampler = loader.batch_sampler.sampler
-    for epoch in count():
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
-        yield from loader
 
 
 def _running_statistics(model: nn.Module) -> list[torch.Tensor]:

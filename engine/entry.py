@@ -15,8 +15,13 @@ from .checkpoint import install_safe_loading
 from .distributed import shut_down
 from .hooks import ConvertReleased
 
-# mmengine's own use of what it deprecates
-_NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
+_NOISE = (
+    # mmengine's own use of what it deprecates
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+    # mmseg's metric gives its results no prefix
+    "The prefix is not set in metric class",
+)
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -26,6 +31,8 @@ def build_runner(cfg: Config) -> Runner:
     """
     # mmengine says it by the old name, in every process
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+    # mmseg's advice on sizes of images, which are what the data set gives
+    warnings.filterwarnings("ignore", "When align_corners=True", UserWarning)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(ConvertReleased())
     runner.logger.addFilter(lambda record: not record.getMessage().startswith(_NOISE))

@@ -11,12 +11,11 @@ from engine import mmcv_ops
 mmcv_ops.install()  # before a test imports mmdet
 
 from mmengine.config import Config  # noqa: E402
-from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 
 import fna_det  # noqa: E402, F401  (registers what configs name)
 import fna_seg  # noqa: E402, F401
 from datasets.toy_city import write_dataset  # noqa: E402
-from engine.config import import_scope  # noqa: E402
+from engine.config import build_model  # noqa: E402
 from models import FNABackbone  # noqa: E402
 
 REPO = Path(__file__).resolve().parent.parent
@@ -50,16 +49,8 @@ def randomize(module: torch.nn.Module, generator_seed: int = 0) -> torch.nn.Modu
     return module
 
 
-def build_model(name: str, device: str = "meta") -> tuple[torch.nn.Module, Config]:
-    """The model of a config such as "fna_seg/deeplabv3_fna_toy"; needs the repository as folder."""
-    cfg = Config.fromfile(REPO / f"configs/{name}.py")
-    import_scope(cfg.default_scope)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device(device):
-        return MODELS.build(cfg.model), cfg
-
-
 def build_detector(name: str, device: str = "meta") -> tuple[torch.nn.Module, Config]:
-    return build_model(f"fna_det/{name}", device)
+    return build_model(f"configs/fna_det/{name}.py", device)
 
 
 @pytest.fixture(scope="session")

@@ -31,10 +31,12 @@ train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadCheckedAnnotations"),
     dict(type="Resize", scale=scale, keep_ratio=True),
-    dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type="RandomCrop", crop_size=crop_size),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackSegInputs"),
 ]
+# the held-out fifth, from which alpha learns, is cropped alike but not flipped
+arch_pipeline = [step for step in train_pipeline if step["type"] != "RandomFlip"]
 train_dataloader = dict(batch_size=16, dataset=dict(pipeline=train_pipeline))
 train_cfg = dict(
     type="ArchAdaptLoop",
@@ -43,8 +45,7 @@ train_cfg = dict(
     arch_steps=1,
     weight_steps=1,
     split=dict(ratio=0.2, seed=0),
-    # the held-out fifth, from which alpha learns, is cropped alike but not flipped
-    arch_pipeline=[step for step in train_pipeline if step["type"] != "RandomFlip"],
+    arch_pipeline=arch_pipeline,
     # added to the loss of an architecture step: lambda * log_tau(gamma * cost / unit), with
     # weight lambda, base tau, scale gamma
     cost=dict(weight=9e-3, base=45, scale=10, unit=1e9, input_size=input_size),

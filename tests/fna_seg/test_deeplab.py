@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from engine.config import build_model
 from models import count_madds, count_params
-from tests.conftest import REPO, build_model
+from tests.conftest import REPO
 
 PAPER = {  # params in millions, MAdds in billions at 1024x2048 (paper, table 1)
     "deeplabv3_fna_param_adapt": (2.47, 24.17),
@@ -21,7 +22,7 @@ def in_repo(monkeypatch):
 
 @pytest.mark.parametrize("name", PAPER)
 def test_cost_is_the_papers_to_the_last_digit(name):
-    model, cfg = build_model(f"fna_seg/{name}")
+    model, cfg = build_model(f"configs/fna_seg/{name}.py")
     params, madds = PAPER[name]
     assert f"{count_params(model) / 1e6:.2f}" == f"{params:.2f}"
     assert tuple(cfg.input_size) == (1024, 2048)
@@ -38,7 +39,7 @@ def test_cost_is_the_papers_to_the_last_digit(name):
     ],
 )
 def test_maps_have_the_stride_asked_for(name, map_stride, score_stride):
-    model, _ = build_model(f"fna_seg/{name}")
+    model, _ = build_model(f"configs/fna_seg/{name}.py")
     images = torch.empty(2, 3, 769, 385, device="meta")
     maps = model.backbone(images)
     # n * stride + 1 pixels, with which align_corners keeps corners in place
@@ -49,7 +50,7 @@ def test_maps_have_the_stride_asked_for(name, map_stride, score_stride):
 
 @pytest.mark.parametrize(("name", "factor"), [("os16", 1), ("os8", 2)])
 def test_aspp_reaches_equally_far_at_either_stride(name, factor):
-    model, _ = build_model(f"fna_seg/deeplabv3plus_{name}_fna_param_adapt")
+    model, _ = build_model(f"configs/fna_seg/deeplabv3plus_{name}_fna_param_adapt.py")
     dilations = [branch.conv.dilation[0] for branch in model.decode_head.aspp_modules]
     assert dilations == [1, 6 * factor, 12 * factor, 18 * factor]
     assert model.backbone.output_stride * factor == 16
@@ -57,7 +58,7 @@ def test_aspp_reaches_equally_far_at_either_stride(name, factor):
 
 def test_settings_of_parameter_adaptation():
     """What the paper's schedule says, read back from the config of the real run."""
-    _, cfg = build_model("fna_seg/deeplabv3_fna_param_adapt")
+    _, cfg = build_model("configs/fna_seg/deeplabv3_fna_param_adapt.py")
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.momentum) == ("SGD", 0.01, 0.9)
     assert optimizer.weight_decay == 5e-4 and cfg.sync_bn == "torch"
@@ -78,7 +79,7 @@ def test_settings_of_parameter_adaptation():
 
 
 def test_settings_of_architecture_adaptation():
-    model, cfg = build_model("fna_seg/deeplabv3_arch_adapt")
+    model, cfg = build_model("configs/fna_seg/deeplabv3_arch_adapt.py")
     weights, arch = cfg.optim_wrapper.weights, cfg.optim_wrapper.arch
     optimizer = weights.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.momentum) == ("SGD", 0.02, 0.9)
@@ -104,7 +105,7 @@ def test_settings_of_architecture_adaptation():
 
 def test_super_network_dilates_its_candidates_and_its_cost_table():
     """At stride 16 the last stages compute 4 times as many outputs as at 32, each op alike."""
-    model, _ = build_model("fna_seg/deeplabv3_arch_adapt")
+    model, _ = build_model("configs/fna_seg/deeplabv3_arch_adapt.py")
     supernet = model.backbone
     assert supernet(torch.empty(1, 3, 321, 321, device="meta"))[0].shape == (1, 320, 21, 21)
     for stage, dilation in (("5", 1), ("6", 2), ("7", 2)):
