@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from models import FNASuperNet, InputError
 
-from .arch_data import derive_seed, endless_batches, half_dataloader_cfg, set_random_states
 from .arch_report import ArchReport
 from .distributed import average_gradients, unwrapped
 from .hooks import loaded_path
+from .seeded_data import derive_seed, endless_batches, half_dataloader_cfg, set_random_states
 
-# What tells the random numbers of one use from another's; arch_data's loaders have 0 and 1.
+# What tells the random numbers of one use from another's; the halves' loaders have 0 and 1.
 _PATH, _WEIGHT_STEP, _ARCH_STEP = 2, 3, 4
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
 
 from models import InputError, NetConfig
 from models.net_config import is_text
@@ -111,6 +113,21 @@ def load_config(args: argparse.Namespace) -> Config:
 
 def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def build_model(path: str, device: str = "meta") -> tuple[nn.Module, Config]:
+    """The model of a config, and the config; on the meta device it has shapes, but no weights.
+
+    Args:
+        path: A config file, from the repository's root, which becomes the current folder.
+        device: Where to build it.
+    """
+    os.chdir(REPO)
+    with mmcv_ops.quiet_imports():
+        cfg = Config.fromfile(path)
+        import_scope(cfg.default_scope)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device(device):
+        return MODELS.build(cfg.model), cfg
 
 
 def import_scope(scope: str) -> None:

@@ -2,29 +2,49 @@
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from models import InputError
+from models import InputError, SampleError
 
 from . import mmcv_ops
 from .checkpoint import install_safe_loading
 from .distributed import shut_down
+from .hooks import ConvertReleased
 
-# mmengine's own use of what it deprecates
-_NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
+SECONDS_FOR_LAUNCHER = 20
+_NOISE = (
+    # mmengine's own use of what it deprecates
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+    # mmseg's metric gives its results no prefix
+    "The prefix is not set in metric class",
+)
 
 
 def build_runner(cfg: Config) -> Runner:
-    """mmengine's Runner of a config, silent where a user can do nothing."""
+    """mmengine's Runner of a config, silent where a user can do nothing.
+
+    It loads released checkpoints too.
+    """
     # mmengine says it by the old name, in every process
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+    # mmseg's advice on sizes of images, which are what the data set gives
+    warnings.filterwarnings("ignore", "When align_corners=True", UserWarning)
     runner = Runner.from_cfg(cfg)
+    runner.register_hook(ConvertReleased())
     runner.logger.addFilter(lambda record: not record.getMessage().startswith(_NOISE))
     return runner
+
+
+def one_line(error: InputError) -> str:
+    """The message of an error, without the traceback that one from a loader's process brings."""
+    *traceback, message = str(error).strip().splitlines()
+    return message.partition(": ")[2] if traceback else message
 
 
 def run(main: Callable[[], None]) -> None:
@@ -36,9 +56,15 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except InputError as error:
-        if speaks:
-            print(f"error: {error}", file=sys.stderr)
+        if speaks or isinstance(error, SampleError):
+            print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except RuntimeError as error:
+        if "gloo" in str(error):
+            # The connection to another process is lost. If that one has stopped, and said why, the
+            # launcher is about to end this one, too.
+            time.sleep(SECONDS_FOR_LAUNCHER)
+        raise
     except KeyboardInterrupt:
         if speaks:
             print("\nInterrupted. The same command with --resume goes on.", file=sys.stderr)

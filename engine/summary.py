@@ -6,8 +6,12 @@ from pathlib import Path
 
 from models import InputError
 
-# metric in metrics.json → its heading
-METRICS = {"coco/bbox_mAP": "AP", "coco/bbox_mAP_50": "AP50", "mIoU": "mIoU"}
+# metric in metrics.json → its heading and form; mIoU is in percent
+METRICS = {
+    "coco/bbox_mAP": ("AP", ".3f"),
+    "coco/bbox_mAP_50": ("AP50", ".3f"),
+    "mIoU": ("mIoU", ".1f"),
+}
 
 
 def read_row(name: str, work_dir: str) -> dict[str, str]:
@@ -24,7 +28,9 @@ def read_row(name: str, work_dir: str) -> dict[str, str]:
     row = {"network": name, "params": f"{metrics['params'] / 1e6:.2f}M"}
     if "madds" in metrics:
         row["MAdds"] = f"{metrics['madds'] / 1e9:.2f}B"
-    row |= {head: f"{metrics[key]:.3f}" for key, head in METRICS.items() if key in metrics}
+    row |= {
+        head: f"{metrics[key]:{form}}" for key, (head, form) in METRICS.items() if key in metrics
+    }
     return row
 
 

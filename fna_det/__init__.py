@@ -4,8 +4,7 @@ from engine import mmcv_ops
 
 mmcv_ops.install()  # before mmdet's models are imported
 
-from .checks import CheckModel  # noqa: E402
 from .coco import CheckedCocoDataset  # noqa: E402
-from .ssd import SSDLiteHead  # noqa: E402
+from .ssd import LegacySSDLiteAnchorGenerator, SSDLiteHead  # noqa: E402
 
-__all__ = ["CheckModel", "CheckedCocoDataset", "SSDLiteHead"]
+__all__ = ["CheckedCocoDataset", "LegacySSDLiteAnchorGenerator", "SSDLiteHead"]

@@ -2,7 +2,7 @@
 
 from .backbone import FNABackbone
 from .cost import count_madds, count_params
-from .errors import InputError
+from .errors import InputError, SampleError
 from .net_config import NetConfig
 from .remap import Remap, remap
 from .seed import MobileNetV2Seed, load_seed
@@ -15,6 +15,7 @@ __all__ = [
     "MobileNetV2Seed",
     "NetConfig",
     "Remap",
+    "SampleError",
     "count_madds",
     "count_params",
     "load_seed",

@@ -1,14 +1,29 @@
 #!/bin/sh
 # The whole method on the embedded data set, in minutes on two CPU cores: seed, architecture
 # adaptation, parameter adaptation, evaluation, one table.
-#   scripts/quickstart.sh [det | ssdlite]
-# det, the default, is RetinaNet. A second run reuses what is there; an interrupted one goes on.
+#   scripts/quickstart.sh [det | ssdlite | seg | all]
+# det, the default, is RetinaNet, seg DeepLabv3. A second run reuses what is there; an interrupted one
+# goes on.
 set -eu
 case ${1:-det} in
-    det) title=RetinaNet configs=configs/fna_det/retinanet results=work_dirs/quickstart ;;
-    ssdlite) title=SSDLite configs=configs/fna_det/ssdlite results=work_dirs/quickstart_ssdlite ;;
+    det)
+        title=RetinaNet configs=configs/fna_det/retinanet results=work_dirs/quickstart
+        pictures=detections data_set=coco
+        ;;
+    ssdlite)
+        title=SSDLite configs=configs/fna_det/ssdlite results=work_dirs/quickstart_ssdlite
+        pictures=detections data_set=coco
+        ;;
+    seg)
+        title=DeepLabv3 configs=configs/fna_seg/deeplabv3 results=work_dirs/quickstart_seg
+        pictures=segmentations data_set=cityscapes
+        ;;
+    all)
+        for task in det ssdlite seg; do sh "$0" "$task"; done
+        exit
+        ;;
     *)
-        echo "error: no quickstart for $1, expected det or ssdlite" >&2
+        echo "error: no quickstart for $1, expected det, ssdlite, seg or all" >&2
         exit 2
         ;;
 esac
@@ -23,6 +38,8 @@ show() {
     mkdir -p "$(dirname "$log")"
     { "$@" 2>&1 || echo "failed"; } | tee -a "$log" | sed -nu \
         -e 's/.*Epoch(train) *\(\[[^]]*\]\[[^]]*\]\).*eta: \([0-9:]*\).*  loss: \([0-9.]*\).*/  training \1  eta \2  loss \3/p' \
+        -e 's/.*Iter(train) *\[ *\([^]]*\)\].*eta: \([0-9:]*\).*  loss: \([0-9.]*\).*/  training [\1]  eta \2  loss \3/p' \
+        -e 's/.*INFO - \(BN statistics .*\)/  \1/p' \
         -e 's/.*INFO - \(Remap: .*\)/  \1/p' -e 's/.*INFO - \(Architecture after .*\)/  \1/p' \
         -e 's/^error: /  error: /p'
     if [ "$(tail -n 1 "$log")" = "failed" ]; then
@@ -42,11 +59,11 @@ adapt() {
     show "$work_dir.log" sh scripts/param_adapt.sh "$config" 1 --work-dir "$work_dir" --resume "$@"
     echo "$name: evaluation"
     show "$work_dir.log" sh scripts/test.sh "$config" "$(cat "$work_dir/last_checkpoint")" 1 \
-        --work-dir "$work_dir" --show-dir "$work_dir/detections" "$@"
+        --work-dir "$work_dir" --show-dir "$work_dir/$pictures" "$@"
 }
 
 # Only networks that were trained alike may stand in one table.
-stamp=$(cat configs/_base_/*.py configs/fna_det/*.py configs/net_configs/*.txt | cksum)
+stamp=$(cat configs/_base_/*.py "$(dirname $configs)"/*.py configs/net_configs/*.txt | cksum)
 if [ -d "$results" ] && [ "$(cat "$results/stamp" 2>/dev/null)" != "$stamp" ]; then
     echo "The configs have changed since $results was made: starting anew"
     rm -rf "$results"
@@ -79,10 +96,10 @@ echo
     "FNA (published architecture), random weights=$results/fna_random"
 cat <<END
 
-Found architecture:                             $REPO/$search (net_config.txt, architecture.png, alpha.png)
-Ground truth (left) beside detections (right):  $REPO/$results/fna/detections
-Configs, logs, checkpoints and metrics:         $REPO/$results
-Images and annotations:                         $REPO/data/toy_city
-Next: put COCO into data/coco (README.md says how) and run  scripts/arch_adapt.sh ${configs}_arch_adapt.py
+Found architecture:                               $REPO/$search (net_config.txt, architecture.png, alpha.png)
+Ground truth (left) beside predictions (right):   $REPO/$results/fna/$pictures
+Configs, logs, checkpoints and metrics:           $REPO/$results
+Images and annotations:                           $REPO/data/toy_city
+Next: put your data into data/$data_set (README.md says how) and run  scripts/arch_adapt.sh ${configs}_arch_adapt.py
 or write a config for your own data: docs/new_dataset.md
 END

@@ -10,12 +10,12 @@ from engine import mmcv_ops
 
 mmcv_ops.install()  # before a test imports mmdet
 
-from mmdet.utils import register_all_modules  # noqa: E402
 from mmengine.config import Config  # noqa: E402
-from mmengine.registry import MODELS  # noqa: E402
 
 import fna_det  # noqa: E402, F401  (registers what configs name)
+import fna_seg  # noqa: E402, F401
 from datasets.toy_city import write_dataset  # noqa: E402
+from engine.config import build_model  # noqa: E402
 from models import FNABackbone  # noqa: E402
 
 REPO = Path(__file__).resolve().parent.parent
@@ -50,11 +50,7 @@ def randomize(module: torch.nn.Module, generator_seed: int = 0) -> torch.nn.Modu
 
 
 def build_detector(name: str, device: str = "meta") -> tuple[torch.nn.Module, Config]:
-    """The model of a config in configs/fna_det, and the config; needs the repository as folder."""
-    cfg = Config.fromfile(REPO / f"configs/fna_det/{name}.py")
-    register_all_modules(init_default_scope=True)
-    with torch.device(device):
-        return MODELS.build(cfg.model), cfg
+    return build_model(f"configs/fna_det/{name}.py", device)
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ class RandomImages(BaseDataset):
 
     def __init__(self, length: int, noise: float = 0.0, pipeline: list | None = None):
         self.length, self.noise = length, noise if pipeline is None else 0.0
-        super().__init__()
+        super().__init__(serialize_data=False)  # which would collect garbage each time
 
     def load_data_list(self) -> list[dict]:
         return [dict(index=index) for index in range(self.length)]

@@ -13,7 +13,7 @@ class SaveRanks(Hook):
             torch.save(runner.model.module.state_dict(), f"{runner.work_dir}/initial.pth")
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.seen += [sample.img_id for sample in data_batch["data_samples"]]
+        self.seen += [sample.img_path for sample in data_batch["data_samples"]]
 
     def after_train(self, runner):
         # BN's running statistics too: synchronized BN saw the joint batch

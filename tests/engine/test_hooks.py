@@ -2,9 +2,10 @@ from argparse import Namespace
 
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from torch import nn
 
-from engine.hooks import MatchCheckpoint
+from engine.hooks import CheckModel, MatchCheckpoint
 from models import InputError
 
 
@@ -47,3 +48,54 @@ def test_no_weights_and_no_state_of_a_run(good):
         load(None)
     with pytest.raises(InputError, match="has no message_hub, optimizer"):
         load(good, resume=True, meta={})
+
+
+def check_model(channels, classes, head="decode_head", **model):
+    """The hook on a model that gives and expects what is said."""
+    model = ConfigDict(model)
+    heads = {head: Namespace(num_classes=model[head].num_classes)}
+    built = Namespace(backbone=Namespace(out_channels=channels), **heads)
+    loader = Namespace(dataset=Namespace(metainfo=dict(classes=classes)))
+    runner = Namespace(model=built, cfg=Namespace(model=model))
+    CheckModel().before_train(Namespace(**vars(runner), train_dataloader=loader))
+    CheckModel().before_test(Namespace(**vars(runner), test_dataloader=loader))
+
+
+SEGMENTOR = dict(in_channels=320, in_index=-1, low_level_in_channels=24, num_classes=3)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        SEGMENTOR,
+        dict(in_channels=320, num_classes=3),
+        dict(in_channels=(320, 24), in_index=(1, 0), num_classes=3),
+    ],
+)
+def test_segmentors_that_fit(head):
+    check_model([24, 320], "abc", decode_head=head)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(in_channels=160), "model.decode_head.in_channels is 160, but the backbone gives 320"),
+        (dict(in_index=0), "in_channels is 320, but the backbone gives 24 channels"),
+        (dict(low_level_in_channels=32), "low_level_in_channels is 32, but the backbone gives 24"),
+        (dict(num_classes=2), "decode_head.num_classes is 2, but the data set has 3 classes: a, b"),
+        (dict(in_channels=[320, 24], in_index=[0, 1]), "is [320, 24], but .* gives [24, 320]"),
+    ],
+)
+def test_segmentors_that_do_not_fit(change, message):
+    pattern = message.replace("[", r"\[")
+    with pytest.raises(InputError, match=pattern):
+        check_model([24, 320], "abc", decode_head=SEGMENTOR | change)
+
+
+def test_detectors_fit_by_their_necks():
+    fits = dict(head="bbox_head", bbox_head=dict(num_classes=3))
+    check_model([24, 320], "abc", neck=dict(in_channels=(24, 320)), **fits)
+    with pytest.raises(InputError, match="model.neck.in_channels"):
+        check_model([24, 320], "abc", neck=dict(in_channels=(24, 160)), **fits)
+    with pytest.raises(InputError, match="bbox_head.num_classes is 3"):
+        check_model([24, 320], "ab", neck=dict(in_channels=(24, 320)), **fits)

@@ -17,6 +17,7 @@ from tests.conftest import REPO, build_detector, net_config_file
 # the paper's table 4, in millions and billions at 320x320, and what counting by its rules gives
 PAPER = {
     "ssdlite_fna_param_adapt": ("4.6", "0.9", 4.63e6, 0.881e9),
+    "ssdlite_fna_param_adapt_legacy": ("4.6", "0.9", 4.63e6, 0.881e9),
     "ssdlite_mbv2_param_adapt": ("4.3", "0.8", 4.32e6, 0.808e9),
 }
 MEAN = [123.675, 116.28, 103.53]
@@ -163,6 +164,28 @@ def test_a_search_starts_from_the_seed_wherever_it_has_a_tensor(seed_file):
     }
     last = [key for key in state if key.startswith("blocks.8.conv.")]
     assert len(last) == 6 and all(torch.equal(state[key], seed[key]) for key in last)
+
+
+def test_legacy_anchors_by_hand():
+    """Widths are x2 - x1 + 1, centres (stride - 1) / 2, and corners whole pixels."""
+    model, _ = build_detector("ssdlite_fna_param_adapt_legacy", device="cpu")
+    today, _ = build_detector("ssdlite_fna_param_adapt", device="cpu")
+    generator = model.bbox_head.prior_generator
+    levels = generator.base_anchors
+    assert levels[0][0].tolist() == [-24, -24, 39, 39]  # 64 wide around 7.5
+    assert levels[5][0].tolist() == [8, 8, 311, 311]  # 304 wide around 159.5
+    for level, modern in zip(
+        levels, today.bbox_head.prior_generator.gen_base_anchors(), strict=True
+    ):
+        assert torch.equal(level, level.round())
+        half = torch.tensor([0.0, 0.0, -1.0, -1.0])
+        torch.testing.assert_close(level, modern + half, rtol=0, atol=0.51)
+    coder = model.bbox_head.bbox_coder
+    anchor = torch.tensor([[10.0, 20.0, 29.0, 59.0]])  # 20 wide and 40 high when counted so
+    double = torch.tensor([[0.0, 20.0, 39.0, 59.0]])  # 40 wide
+    expected = torch.tensor([[0.0, 0.0, 2.0, 1.0]])
+    expected[:, 2:] = expected[:, 2:].log() / 0.2  # the paper's standard deviations
+    torch.testing.assert_close(coder.encode(anchor, double), expected)
 
 
 def test_settings_of_parameter_adaptation():

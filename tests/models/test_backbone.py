@@ -66,6 +66,53 @@ def test_all_layers_of_a_stage_dilate(output_stride):
             assert conv.padding[0] == dilation * (conv.kernel_size[0] - 1) // 2
 
 
+@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_dilated_layers_see_as_far_as_the_undilated_ones(name, output_stride):
+    """How many pixels of the image a depthwise conv spans, counted from gradients.
+
+    Equal for every layer, but for the first of a stage that lost its stride: it is dilated with its
+    stage, so it spans what its neighbours span, not what it spanned before its own stride.
+    """
+    dilated = FNABackbone(net_config_file(name), (7,), output_stride)
+    stages = dilated.net_config.stages
+    plan = strides_and_dilations([stage.stride for stage in stages], output_stride)
+    lost = {
+        f"blocks.{number}.layers.0.op.3"
+        for number, (stage, (stride, _)) in enumerate(zip(stages, plan, strict=True), 1)
+        if stride != stage.stride
+    }
+    spans = depthwise_spans(dilated)
+    undilated = depthwise_spans(FNABackbone(net_config_file(name), (7,)))
+    assert len(lost) == {8: 2, 16: 1}[output_stride]
+    assert spans == {
+        layer: span * 2 if layer in lost else span for layer, span in undilated.items()
+    }
+
+
+def depthwise_spans(backbone, size=512):
+    """Depthwise conv → pixels of the image from the first of its output's inputs to the last."""
+    widths = {}
+    for name, conv in backbone.named_modules():
+        if isinstance(conv, nn.Conv2d) and conv.groups > 1:
+            conv.register_forward_hook(
+                lambda conv, inputs, _, name=name: widths.update({name: inputs[0].shape[3]})
+            )
+    with torch.no_grad():
+        backbone.eval()(torch.zeros(1, 3, size, size))
+    spans = {}
+    for name, width in widths.items():
+        conv = backbone.get_submodule(name)
+        nn.init.ones_(conv.weight)
+        x = torch.zeros(1, conv.in_channels, width, width, requires_grad=True)
+        output = conv(x)
+        middle = output.shape[3] // 2
+        output[0, 0, middle, middle].backward()
+        columns = x.grad[0, 0].sum(0).nonzero().flatten()
+        spans[name] = (columns[-1] - columns[0]).item() * (size // width)
+    return spans
+
+
 def test_strides_and_dilations_by_hand():
     strides = [1, 2, 2, 2, 1, 2, 1]
     assert strides_and_dilations(strides, 32) == [(s, 1) for s in strides]

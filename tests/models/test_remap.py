@@ -3,9 +3,10 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.registry import WEIGHT_INITIALIZERS
 
-from models import FNABackbone, InputError, NetConfig, Remap, load_seed, remap
+from models import FNABackbone, FNASuperNet, InputError, NetConfig, Remap, load_seed, remap
 from models.remap import remap_tensor
 from tests.conftest import ARCHITECTURES, net_config_file, randomize
 
@@ -153,7 +154,7 @@ def test_initializer_remaps_a_file_and_logs_one_line(tmp_path, seed_network, mon
     resized = sum(seed[source].shape != initial[key].shape for key, source in sources.items())
     assert len(lines) == 1
     assert f"{len(expected)} tensors" in lines[0] and f"({resized} of them" in lines[0]
-    assert "0 keep" in lines[0]
+    assert "0 keep" in lines[0] and "width first, kernel center, depth True" in lines[0]
 
 
 def test_missing_seed(tmp_path):
@@ -162,3 +163,231 @@ def test_missing_seed(tmp_path):
     )
     with pytest.raises(InputError, match="none.pth"):
         target.init_weights()
+
+
+# As many layers as the seed, each narrower or as wide, down to half.
+NARROW = """
+[[24, 12], ['k3_e1'], 1]|
+[[12, 24], ['k3_e6', 'k3_e3'], 2]|
+[[24, 20], ['k3_e3', 'k3_e3', 'k3_e6'], 2]|
+[[20, 64], ['k3_e6', 'k3_e4', 'k3_e6', 'k3_e2'], 2]|
+[[64, 50], ['k3_e3', 'k3_e6', 'k3_e6'], 1]|
+[[50, 160], ['k3_e6', 'k3_e6', 'k3_e3'], 2]|
+[[160, 200], ['k3_e3'], 1]
+"""
+WIDE = "[[40, 16], ['k3_e6'], 1]|[[16, 30], ['k3_e6', 'k3_e8'], 2]|[[30, 32], ['k5_e7'], 2]"
+WIDTHS = ["first", "bn", "std", "l1"]
+
+
+@pytest.fixture(scope="module")
+def signed_seed(seed_network):
+    """The seed network with BN weights of both signs."""
+    network = FNABackbone(net_config_file("mobilenetv2"), last_channels=1280)
+    network.load_state_dict(seed_network.state_dict())
+    for name, tensor in network.state_dict().items():
+        if tensor.dim() == 1 and name.endswith("weight"):
+            tensor[1::3] *= -1
+    return network.eval()
+
+
+def top(rule, makers, size):
+    """The ``size`` most important of the channels that some (conv weight, BN weight) make."""
+    convs, bns = zip(*[(conv.double().flatten(1), bn) for conv, bn in makers], strict=True)
+    if rule == "first":
+        return list(range(size))
+    of_one = {
+        "bn": [bn.abs() for bn in bns],
+        "std": [((c - c.mean(1, keepdim=True)) ** 2).mean(1).sqrt() for c in convs],
+        "l1": [c.abs().sum(1) for c in convs],
+    }[rule]
+    importance = sum(of_one).tolist()
+    best = sorted(range(len(importance)), key=lambda i: -importance[i])[:size]
+    return sorted(best)
+
+
+def selected_maps(seed, net_config, rule, image, last_channels):
+    """What chosen channels of the seed compute, block by block, in plain torch functions."""
+
+    def bn_of(conv):
+        return re.sub(r"\d$", lambda number: str(int(number[0]) + 1), conv)
+
+    def conv_bn(x, conv, outs, ins, stride=1, depthwise=False):
+        weight = seed[f"{conv}.weight"][outs]
+        weight = weight if depthwise else weight[:, ins]
+        padding = weight.shape[-1] // 2
+        x = F.conv2d(x, weight, None, stride, padding, groups=len(outs) if depthwise else 1)
+        names = ("running_mean", "running_var", "weight", "bias")
+        return F.batch_norm(x, *(seed[f"{bn_of(conv)}.{name}"][outs] for name in names), eps=1e-5)
+
+    def chosen(convs, size):
+        makers = [(seed[f"{conv}.weight"], seed[f"{bn_of(conv)}.weight"]) for conv in convs]
+        return top(rule, makers, size)
+
+    before = chosen(["blocks.0.0"], net_config.stages[0].in_channels)
+    x = conv_bn(image, "blocks.0.0", before, [0, 1, 2], stride=2).clamp(0, 6)
+    maps = [x]
+    for number, stage in enumerate(net_config.stages, 1):
+        layers = [f"blocks.{number}.layers.{i}.op" for i in range(len(stage.ops))]
+        project = 6 if number > 1 else 3
+        outs = chosen([f"{layer}.{project}" for layer in layers], stage.out_channels)
+        for index, (layer, op) in enumerate(zip(layers, stage.ops, strict=True)):
+            expansion = int(op.split("_e")[1])
+            inside, y = before, x
+            if expansion > 1:
+                inside = chosen([f"{layer}.0"], expansion * len(before))
+                y = conv_bn(y, f"{layer}.0", inside, before).clamp(0, 6)
+            stride = stage.stride if index == 0 else 1
+            y = conv_bn(y, f"{layer}.{project - 3}", inside, None, stride, True).clamp(0, 6)
+            y = conv_bn(y, f"{layer}.{project}", outs, inside)
+            x = x + y if index else y
+            before = outs
+        maps.append(x)
+    last = chosen(["blocks.8.conv.0"], last_channels)
+    maps.append(conv_bn(x, "blocks.8.conv.0", last, before).clamp(0, 6))
+    return maps
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_narrowed_network_computes_what_these_channels_compute_in_the_seed(width, signed_seed):
+    net_config, seed = NetConfig.parse(NARROW), signed_seed.state_dict()
+    target = FNABackbone(net_config, out_indices=range(9), last_channels=700)
+    target = randomize(target, generator_seed=1).eval()
+    target.load_state_dict(remap(seed, target.state_dict(), width=width))
+    image = torch.randn(2, 3, 96, 64)
+    expected = selected_maps(seed, net_config, width, image, last_channels=700)
+    with torch.no_grad():
+        for block, (ours, theirs) in enumerate(zip(target(image), expected, strict=True)):
+            torch.testing.assert_close(ours, theirs, msg=lambda m, b=block: f"block {b}: {m}")
+
+
+def test_width_rules_differ_only_where_the_target_is_narrower(seed_network):
+    seed = seed_network.state_dict()
+    for text, stages, differ in ((WIDE, 3, False), (NARROW, 7, True)):
+        stride = 8 if stages == 3 else 32
+        target = randomize(FNABackbone(text, (stages,), stride), generator_seed=1).state_dict()
+        first = remap(seed, target)
+        for width in ("bn", "std", "l1"):
+            other = remap(seed, target, width=width)
+            assert differ == any(not torch.equal(other[key], first[key]) for key in first)
+
+
+def test_width_rules_on_a_layer_by_hand():
+    """Three expanded channels of which a layer keeps two; each rule another two."""
+    values = {
+        "op.0.weight": [[1.0, 2.0], [4.0, 4.0], [-3.0, 0.0]],  # std 0.5, 0, 1.5; L1 3, 8, 3
+        "op.1.weight": [-9.0, 1.0, 2.0],
+        "op.3.weight": [[10.0], [20.0], [30.0]],
+        "op.6.weight": [[100.0, 200.0, 300.0], [400.0, 500.0, 600.0]],
+        "op.7.weight": [1.0, 1.0],
+    }
+    seed = {f"blocks.2.layers.0.{key}": torch.tensor(value) for key, value in values.items()}
+    seed = {key: t[:, :, None, None] if t.dim() == 2 else t for key, t in seed.items()}
+    narrow = {"0": (2, 2, 1, 1), "1": (2,), "3": (2, 1, 1, 1), "6": (2, 2, 1, 1), "7": (2,)}
+    target = {f"blocks.2.layers.0.op.{p}.weight": torch.zeros(s) for p, s in narrow.items()}
+    for width, kept in dict(first=[0, 1], bn=[0, 2], std=[0, 2], l1=[0, 1]).items():
+        remapped = {
+            key.split(".")[-2]: tensor.squeeze().tolist()
+            for key, tensor in remap(seed, target, width=width).items()
+        }
+        assert remapped["0"] == [values["op.0.weight"][i] for i in kept]
+        assert remapped["1"] == [values["op.1.weight"][i] for i in kept]
+        assert remapped["3"] == [values["op.3.weight"][i][0] for i in kept]
+        assert remapped["6"] == [[row[i] for i in kept] for row in values["op.6.weight"]]
+
+
+@pytest.mark.parametrize("rules", [dict(width="bn"), dict(width="l1", kernel="dilate"),
+                                   dict(depth=False), dict(width=None, kernel=None)])  # fmt: skip
+def test_super_network_gets_what_plain_networks_get(rules, signed_seed):
+    """A candidate's tensors are those of the network that has this op in its place."""
+    seed, channels = signed_seed.state_dict(), [24, 20, 64]
+    supernet = FNASuperNet(
+        "[[32, 16], ['k3_e1'], 1]", channels, [3, 3, 3], [2, 2, 2], ["k3_e3", "k5_e6"],
+        out_indices=(4,), output_stride=16,
+    )  # fmt: skip
+    remapped = remap(seed, randomize(supernet, generator_seed=1).state_dict(), **rules)
+    for op in ("k3_e3", "k5_e6"):
+        rows = zip([16, 24, 20], channels, strict=True)
+        text = "|".join(f"[[{c_in}, {c}], {[op] * 3}, 2]" for c_in, c in rows)
+        plain = FNABackbone(f"[[32, 16], ['k3_e1'], 1]|{text}", (4,), 16).state_dict()
+        keys = {key: key.replace(".op.", f".ops.{op}.op.") if key[7] > "1" else key
+                for key in plain}  # fmt: skip
+        plain = {key: supernet.state_dict().get(keys[key], plain[key]) for key in plain}
+        expected = remap(seed, plain, **rules)
+        compared = [key for key in plain if keys[key] in remapped]
+        assert len(compared) > 27
+        for key in compared:
+            assert torch.equal(remapped[keys[key]], expected[key]), key
+
+
+@pytest.mark.parametrize("kernel", [5, 7, 9])
+def test_dilated_placement_is_a_dilated_convolution(kernel):
+    source, image, dilation = torch.randn(4, 1, 3, 3), torch.randn(1, 4, 20, 20), kernel // 2
+    spread = remap_tensor(source, torch.ones(4, 1, kernel, kernel), "dilate")
+    torch.testing.assert_close(
+        F.conv2d(image, spread, padding=dilation, groups=4),
+        F.conv2d(image, source, padding=dilation, dilation=dilation, groups=4),
+    )
+    assert torch.count_nonzero(spread) == torch.count_nonzero(source)
+
+
+def test_smaller_kernel_takes_what_lies_where_dilation_puts_it():
+    source = torch.arange(25.0).reshape(1, 1, 5, 5)
+    taken = remap_tensor(source, torch.ones(1, 1, 3, 3), "dilate")
+    assert taken.flatten().tolist() == [0, 2, 4, 10, 12, 14, 20, 22, 24]
+    for rule in ("center", "dilate"):
+        assert remap_tensor(source, torch.ones(1, 1, 1, 1), rule).item() == 12
+        larger = remap_tensor(torch.full((1, 1, 1, 1), 5.0), torch.ones(1, 1, 3, 3), rule)
+        assert larger.flatten().tolist() == [0, 0, 0, 0, 5, 0, 0, 0, 0]
+
+
+def test_each_rule_can_be_left_out(seed_network):
+    """The seed has 2 layers of 3x3 and expansion 6 in stage 2."""
+    text = "[[32, 16], ['k3_e1'], 1]|[[16, 24], ['k3_e3', 'k5_e6', 'k3_e6'], 2]"
+    target = randomize(FNABackbone(text, (2,), 4), generator_seed=1).state_dict()
+    seed = seed_network.state_dict()
+    everything = remap(seed, target)
+    layer = "blocks.2.layers"
+    # counters of batches are equal everywhere, so nothing shows where they come from
+    keys = {key for key in target if not key.endswith("num_batches_tracked")}
+
+    def kept(**rules):
+        remapped = remap(seed, target, **rules)
+        unchanged = {key for key in keys if torch.equal(remapped[key], target[key])}
+        assert all(torch.equal(remapped[key], everything[key]) for key in keys - unchanged)
+        return unchanged
+
+    assert kept() == set()
+    assert kept(depth=False) == {key for key in keys if key.startswith(f"{layer}.2.")}
+    assert kept(kernel=None) == {f"{layer}.1.op.3.weight"}
+    # layer 0 has 48 channels inside instead of 96; its last BN has the stage's 24 as ever
+    narrow = {key for key in keys if key.startswith(f"{layer}.0.") and ".op.7." not in key}
+    assert kept(width=None) == narrow
+
+
+def test_without_any_rule_the_network_stays_as_it_was(seed_file):
+    off = dict(type="Remap", seed=str(seed_file), width=None, kernel=None, depth=False)
+    for text in (net_config_file("retinanet"), net_config_file("mobilenetv2")):
+        target = FNABackbone(text, last_channels=1280, init_cfg=off)
+        initial = {key: tensor.clone() for key, tensor in target.state_dict().items()}
+        target.init_weights()
+        assert all(torch.equal(t, initial[key]) for key, t in target.state_dict().items())
+
+
+def test_rules_by_config(seed_file, seed_network):
+    rules = dict(width="l1", kernel="dilate", depth=False)
+    init_cfg = dict(type="Remap", seed=str(seed_file), **rules)
+    target = FNABackbone(net_config_file("deeplabv3"), init_cfg=init_cfg)
+    initial = {key: tensor.clone() for key, tensor in target.state_dict().items()}
+    target.init_weights()
+    expected = remap(load_seed(seed_file), initial, **rules)
+    assert all(torch.equal(t, expected[key]) for key, t in target.state_dict().items())
+
+
+@pytest.mark.parametrize("rules", [dict(width="best"), dict(kernel="centre"), dict(depth="off")])
+def test_unknown_rules(rules, seed_network):
+    (name,) = rules
+    seed = seed_network.state_dict()
+    for use in (lambda: remap(seed, seed, **rules), lambda: Remap("seed.pth", **rules)):
+        with pytest.raises(InputError, match=f"^Remap: {name} is '.*', expected one of ") as error:
+            use()
+        assert "\n" not in str(error.value)

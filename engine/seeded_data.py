@@ -1,4 +1,4 @@
-"""The loaders of architecture adaptation: two halves of a train set, from any place of a run.
+"""Loaders that give a train set, or two halves of it, from any place of a run.
 
 A run that is resumed must see the data that it would have seen, to the bit. So nothing here depends
 on what was drawn before: what is random in a sample follows from the run's seed, the epoch and the
@@ -43,12 +43,24 @@ def half_dataloader_cfg(
     if cfg.get("drop_last") and cfg.get("batch_sampler"):
         # such samplers drop more batches than they count, and a resumed run needs the count
         raise ValueError("train_dataloader: drop_last does not go with a batch_sampler in a search")
-    half = split_dataset_cfg(cfg["dataset"], part=part, pipeline=pipeline, **split)
-    cfg["dataset"] = dict(type="SeededDataset", dataset=half)
+    cfg["dataset"] = split_dataset_cfg(cfg["dataset"], part=part, pipeline=pipeline, **split)
     cfg["batch_size"] = batch_size or cfg["batch_size"]
+    return seeded_dataloader_cfg(cfg, PARTS.index(part))
+
+
+def seeded_dataloader_cfg(dataloader: Mapping, part: int) -> dict:
+    """The config of a loader whose samples follow from the run's seed, for
+    ``Runner.build_dataloader``.
+
+    Args:
+        dataloader: A loader's config; left as it is.
+        part: A number that tells this loader's seeds from another's.
+    """
+    cfg = copy.deepcopy(dict(dataloader))
+    cfg["dataset"] = dict(type="SeededDataset", dataset=cfg["dataset"])
     cfg["batch_sampler"] = dict(
         type="SeededBatchSampler",
-        part=PARTS.index(part),
+        part=part,
         inner=cfg.get("batch_sampler"),
         drop_last=cfg.pop("drop_last", False),
     )

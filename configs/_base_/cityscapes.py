@@ -1,0 +1,69 @@
+# Cityscapes, 2975 images of 2048x1024 to train on, 4 a GPU, and 500 to evaluate. --data-root
+# replaces data_root everywhere below. Labels are gtFine/SPLIT/CITY/*_gtFine_labelTrainIds.png.
+dataset_type = "CheckedCityscapesDataset"
+data_root = "data/cityscapes/"
+crop_size = (769, 769)
+
+# mmengine gives it to the model. An image smaller than the crop is padded: with the mean, which is
+# 0 once it is subtracted, and with labels that are ignored.
+data_preprocessor = dict(
+    type="SegDataPreProcessor",
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    bgr_to_rgb=True,
+    size=crop_size,
+    pad_val=0,
+    seg_pad_val=255,
+)
+
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadCheckedAnnotations"),
+    dict(
+        type="RandomChoice",
+        transforms=[
+            [dict(type="Resize", scale_factor=factor, keep_ratio=True)]
+            for factor in (0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+        ],
+    ),
+    dict(type="RandomCrop", crop_size=crop_size),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PackSegInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadCheckedAnnotations"),
+    dict(type="PackSegInputs"),
+]
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    drop_last=True,  # BN has nothing to normalize by where one image is left and pooled to 1x1
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        data_prefix=dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train"),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        data_prefix=dict(img_path="leftImg8bit/val", seg_map_path="gtFine/val"),
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type="ClassIoUMetric")
+test_evaluator = val_evaluator
+
+custom_hooks = [dict(type="CheckModel")]

@@ -1,0 +1,10 @@
+# What default_runtime.py is to detection, with mmseg's scope and pictures.
+_base_ = "default_runtime.py"
+
+default_scope = "mmseg"
+custom_imports = dict(
+    imports=["models", "engine.arch_adapt", "engine.bn_statistics", "engine.seeded_loop", "fna_seg"]
+)
+
+default_hooks = dict(visualization=dict(type="SegmentationPictures"))
+visualizer = dict(type="SegLocalVisualizer", alpha=0.6)

@@ -1,0 +1,90 @@
+"""BN statistics of a remapped network, before its parameters are adapted.
+
+Remapping carries a seed layer's statistics along, but layers that were repeated, widened or given
+another kernel see other activations than it did.
+"""
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import islice
+
+import numpy as np
+import torch
+from mmengine.dist import all_reduce_params
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .distributed import unwrapped
+from .seeded_data import endless_batches, seeded_dataloader_cfg
+
+# What tells the random numbers of these passes from those of training, which count from 0.
+_DATA = 100
+
+
+@HOOKS.register_module()
+class UpdateBNStatistics(Hook):
+    """Before training, passes training batches forward, which moves BN's running statistics.
+
+    They move by momentum, as training itself would move them; no parameter changes. Training then
+    draws the random numbers and the data that it would have drawn without. Several processes pass
+    their own shards and end with equal statistics, the mean of theirs. A run that starts from a
+    checkpoint has its statistics from there and makes no passes.
+
+    Args:
+        iterations: How many batches (paper, section 4.2: 2000).
+        interval: Batches from one line of progress in the log to the next.
+    """
+
+    priority = "LOW"  # once others have checked the model
+
+    def __init__(self, iterations: int = 2000, interval: int = 50):
+        self.iterations, self.interval = iterations, interval
+
+    def before_train(self, runner: Runner) -> None:
+        if runner.iter > 0 or runner._load_from:
+            return
+        model = unwrapped(runner.model)
+        training = model.training
+        model.train()
+        with _kept_random_states(), torch.no_grad():
+            self._pass_batches(runner, model)
+        model.train(training)
+        all_reduce_params(_running_statistics(model), op="mean")
+
+    def _pass_batches(self, runner: Runner, model: nn.Module) -> None:
+        # the training's own loader must not advance, nor its processes
+        cfg = {**runner.cfg.train_dataloader, "persistent_workers": False}
+        loader = runner.build_dataloader(seeded_dataloader_cfg(cfg, _DATA), seed=runner.seed)
+        loader.batch_sampler.set_seed(runner.seed)
+        start = time.monotonic()
+        for done, batch in enumerate(islice(endless_batches(loader, 0), self.iterations), 1):
+            with runner.optim_wrapper.optim_context(model):
+                model._run_forward(model.data_preprocessor(batch, True), mode="loss")
+            if done % self.interval == 0 or done == self.iterations:
+                left = (time.monotonic() - start) / done * (self.iterations - done)
+                runner.logger.info(
+                    f"BN statistics before training: [{done}/{self.iterations}]  "
+                    f"eta: {timedelta(seconds=round(left))}"
+                )
+
+
+def _running_statistics(model: nn.Module) -> list[torch.Tensor]:
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    return [statistic for m in layers for statistic in (m.running_mean, m.running_var)]
+
+
+@contextmanager
+def _kept_random_states() -> Iterator[None]:
+    """After it, random numbers go on as if nothing had been drawn inside."""
+    python, numpy = random.getstate(), np.random.get_state()
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(gpus):
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)

@@ -1,0 +1,130 @@
+"""mmseg's readers of images and labels, which say in one line what is wrong with a data set."""
+
+import io
+from pathlib import Path
+
+from mmengine import fileio
+from mmseg.datasets import BaseSegDataset, CityscapesDataset
+from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.registry import DATASETS, TRANSFORMS
+from PIL import Image
+
+from models import InputError, SampleError
+
+IGNORED_ID = 255
+# one byte a pixel: grey, with a palette, black and white
+_ID_MODES = ("L", "P", "1")
+
+
+@DATASETS.register_module()
+class CheckedSegDataset(BaseSegDataset):
+    """``BaseSegDataset`` that finds out at its start whether all is there.
+
+    mmseg trains on no image without a word, and misses a label only when it is its turn.
+
+    Raises:
+        InputError: ``metainfo`` has no classes or no colour for each, a folder is missing or holds
+            no image, or an image or its label is missing.
+    """
+
+    def __init__(self, *args, **kwargs):
+        try:
+            super().__init__(*args, **kwargs)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"data set {kwargs.get('data_root')}: {error}") from None
+
+    def load_data_list(self) -> list[dict]:
+        classes = self.metainfo.get("classes")
+        if not classes:
+            raise InputError(f"data set {self.data_root}: metainfo has no classes")
+        if self.backend_args is None:
+            self._check_folders()
+        data_list = super().load_data_list()
+        if not data_list:
+            raise InputError(
+                f"{self.ann_file or self.data_prefix['img_path']}: holds no image, expected "
+                f"NAME{self.img_suffix}"
+            )
+        for sample in data_list:
+            if self.backend_args is None:
+                self._check_files(sample)
+            sample["num_classes"] = len(classes)
+        return data_list
+
+    def _check_folders(self) -> None:
+        for key, suffix in (("img_path", self.img_suffix), ("seg_map_path", self.seg_map_suffix)):
+            folder = self.data_prefix.get(key, "")
+            if not Path(folder).is_dir():
+                raise InputError(
+                    f"{folder}: no such folder, expected files NAME{suffix} there "
+                    f"(data_prefix.{key})"
+                )
+        if self.ann_file and not Path(self.ann_file).exists():
+            raise InputError(f"list of images {self.ann_file}: no such file")
+
+    def _check_files(self, sample: dict) -> None:
+        image, label = sample["img_path"], sample["seg_map_path"]
+        if not Path(image).is_file():
+            raise InputError(f"image {image}: no such file, but {self.ann_file} lists it")
+        if not Path(label).is_file():
+            raise InputError(f"label {label}: no such file, but there is its image {image}")
+
+
+@DATASETS.register_module()
+class CheckedCityscapesDataset(CheckedSegDataset, CityscapesDataset):
+    """``CityscapesDataset`` with the checks of :class:`CheckedSegDataset`."""
+
+    def _check_files(self, sample: dict) -> None:
+        label = sample["seg_map_path"]
+        label_ids = label.replace("_labelTrainIds.png", "_labelIds.png")
+        if not Path(label).is_file() and Path(label_ids).is_file():
+            raise InputError(
+                f"label {label}: no such file, only {Path(label_ids).name}; to make it: "
+                f"pip install cityscapesscripts, then CITYSCAPES_DATASET={self.data_root} "
+                "python -m cityscapesscripts.preparation.createTrainIdLabelImgs"
+            )
+        super()._check_files(sample)
+
+
+@TRANSFORMS.register_module()
+class LoadCheckedAnnotations(LoadAnnotations):
+    """``LoadAnnotations`` that refuses a label which cannot be its image's.
+
+    Comes after the image is loaded, from one of the data sets above. An id that is no class would
+    end training in an assertion on the GPU, or count as none in the evaluation.
+
+    Raises:
+        SampleError: The label cannot be read, holds more than one byte a pixel, is of another size
+            than the image, or holds an id that is neither a class nor 255.
+    """
+
+    def _load_seg_map(self, results: dict) -> None:
+        path = results["seg_map_path"]
+        try:
+            content = fileio.get(path, backend_args=self.backend_args)
+            with Image.open(io.BytesIO(content)) as label:
+                mode, (width, height) = label.mode, label.size
+            if mode not in _ID_MODES:
+                raise SampleError(
+                    f"label {path}: has pixels of kind {mode} (as Pillow names them), expected one "
+                    "byte a pixel, its class"
+                )
+            super()._load_seg_map(results)
+        except (OSError, SyntaxError) as error:
+            raise SampleError(f"label {path}: cannot be read: {error}") from None
+        if (height, width) != tuple(results["ori_shape"]):
+            image_height, image_width = results["ori_shape"]
+            raise SampleError(
+                f"label {path}: is of {width}x{height} pixels, but its image "
+                f"{results['img_path']} of {image_width}x{image_height}"
+            )
+        ids, num_classes = results["gt_seg_map"], results["num_classes"]
+        wrong = ids[(ids >= num_classes) & (ids != IGNORED_ID)]
+        if wrong.size:
+            in_file = int(wrong[0]) + bool(results["reduce_zero_label"])
+            raise SampleError(
+                f"label {path}: holds the id {in_file}, expected 0 to {num_classes - 1}, the "
+                f"places in the data set's {num_classes} classes, or {IGNORED_ID} for none"
+            )

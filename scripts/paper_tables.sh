@@ -1,0 +1,7 @@
+#!/bin/sh
+# Params and MAdds of every network of the paper that the configs build, beside the paper's figures.
+#   scripts/paper_tables.sh
+# Takes seconds, no data and no GPU; exits with 1 where a figure is not the paper's.
+set -eu
+. "$(dirname -- "$0")/setup.sh"
+exec "$PYTHON" -m engine.paper_tables
