@@ -1,5 +1,5 @@
-# Architecture adaptation on one's own data, the worked example of docs/new_dataset.md: blood cells
-# (BCCD), sized for one CPU or GPU.
+# Architecture adaptation on one's own data, the worked example of docs/new_dataset_detection.md:
+# blood cells (BCCD), sized for one CPU or GPU.
 _base_ = "retinanet_arch_adapt.py"
 
 # in the order of the annotation files

@@ -1,5 +1,5 @@
-# Parameter adaptation on one's own data, the worked example of docs/new_dataset.md: blood cells
-# (BCCD), 205 training images of 640x480, sized for one CPU or GPU.
+# Parameter adaptation on one's own data, the worked example of docs/new_dataset_detection.md: blood
+# cells (BCCD), 205 training images of 640x480, sized for one CPU or GPU.
 _base_ = "retinanet_fna_param_adapt.py"
 
 # in the order of the annotation files

@@ -1,5 +1,5 @@
-# Parameter adaptation of SSDLite on blood cells (BCCD; docs/new_dataset.md): 205 training images of
-# 640x480, seen at 320x320, sized for one CPU or GPU.
+# Parameter adaptation of SSDLite on blood cells (BCCD; docs/new_dataset_detection.md): 205 training
+# images of 640x480, seen at 320x320, sized for one CPU or GPU.
 _base_ = "ssdlite_fna_param_adapt.py"
 
 # in the order of the annotation files

@@ -1,4 +1,4 @@
-# Architecture adaptation on CamVid (docs/new_dataset.md), sized for one CPU or GPU.
+# Architecture adaptation on CamVid (docs/new_dataset_segmentation.md), sized for one CPU or GPU.
 _base_ = ["deeplabv3_arch_adapt.py", "../_base_/camvid.py"]
 
 camvid = _base_.camvid

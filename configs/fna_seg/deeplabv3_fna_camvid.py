@@ -1,5 +1,5 @@
-# Parameter adaptation on CamVid (docs/new_dataset.md): 367 training images of 480x360, 11 classes,
-# sized for one CPU or GPU.
+# Parameter adaptation on CamVid (docs/new_dataset_segmentation.md): 367 training images of 480x360,
+# 11 classes, sized for one CPU or GPU.
 _base_ = ["deeplabv3_fna_param_adapt.py", "../_base_/camvid.py"]
 
 camvid, prefix = _base_.camvid, _base_.camvid_prefix

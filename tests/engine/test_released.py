@@ -15,12 +15,12 @@ from mmengine.config import Config
 from torch import Tensor
 
 from engine.checkpoint import install_safe_loading
-from engine.config import import_scope
+from engine.config import build_model, import_scope
 from engine.entry import build_runner
 from engine.hooks import MatchCheckpoint
 from engine.released import convert
 from models import FNABackbone, InputError
-from tests.conftest import REPO, build_model, net_config_file
+from tests.conftest import REPO, net_config_file
 from tests.engine.test_train import run_script
 
 CLASSES, ANCHORS = 80, (4, 6, 6, 6, 4, 4)
@@ -365,7 +365,7 @@ def test_report_counts_every_tensor(name):
     tensors = [key for key in content[inner] if not key.endswith("num_batches_tracked")]
     folded = [key for key in tensors if key.startswith("bbox_head") and key.split(".")[3] in "34"]
     content[inner] |= {"fc.weight": torch.zeros(3), "fc.bias": torch.zeros(3)}
-    model, _ = build_model(config)
+    model, _ = build_model(f"configs/{config}.py")
     state_dict, report = convert(content, model, "checkpoint some.pth")
     assert report.startswith("checkpoint some.pth: released ")
     assert f"{len(tensors)} tensors used, {len(folded)} of them" in report
@@ -379,7 +379,7 @@ def test_report_counts_every_tensor(name):
 @pytest.mark.parametrize("name", FILES)
 def test_other_checkpoints_are_left_alone(name):
     """What is trained here, and RetinaNet's released file, which needs nothing."""
-    model, _ = build_model(FILES[name][2])
+    model, _ = build_model(f"configs/{FILES[name][2]}.py")
     ours = dict(meta={}, state_dict=dict(model.state_dict()), message_hub={})
     assert convert(ours, model, "checkpoint") is None
     assert convert(retinanet_file(), model, "checkpoint") is None

@@ -9,15 +9,15 @@ train_pipeline, arch_pipeline = _base_.train_pipeline, _base_.arch_pipeline
 train_pipeline[3].crop_size = arch_pipeline[3].crop_size = crop_size
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
-# 6 epochs of 36 weight steps, from the 4th on an architecture step for each two
+# 4 epochs of 36 weight steps, from the 3rd on an architecture step for each two
 train_cfg = dict(
-    max_epochs=6,
-    arch_start_epoch=3,
+    max_epochs=4,
+    arch_start_epoch=2,
     weight_steps=2,
     arch_pipeline=arch_pipeline,
     cost=dict(input_size=input_size),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=20),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=20, end=216, eta_min=5e-5),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=20, end=144, eta_min=5e-5),
 ]

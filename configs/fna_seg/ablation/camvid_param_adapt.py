@@ -10,9 +10,9 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 # every figure is of the validation images
 test_dataloader = _base_.val_dataloader
 
-train_cfg = dict(max_iters=150, val_interval=1000)
+train_cfg = dict(max_iters=100, val_interval=1000)
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=15),
-    dict(type="PolyLR", power=0.9, eta_min=0, by_epoch=False, begin=15, end=150),
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=10),
+    dict(type="PolyLR", power=0.9, eta_min=0, by_epoch=False, begin=10, end=100),
 ]
-default_hooks = dict(checkpoint=dict(interval=150))
+default_hooks = dict(checkpoint=dict(interval=100))
