@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from mmdet.structures import DetDataSample
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 from torch import nn
 from torchvision.ops import box_iou
@@ -307,7 +307,8 @@ def test_a_narrower_first_map_is_not_compared_with_the_seeds():
     channels = (288, *cfg.map_channels[1:])
     narrow.neck.update(in_channels=channels[:2], out_channels=channels)
     narrow.bbox_head.in_channels = channels
-    model = MODELS.build(narrow)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = MODELS.build(narrow)
     text = str(NetConfig.parse(net_config_file("ssdlite"))).replace(
         "[[96, 160], ['k5_e6'", "[[96, 160], ['k5_e3'"
     )
