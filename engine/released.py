@@ -1,8 +1,8 @@
 """The paper's released checkpoints, taken as they are.
 
 The authors named the tensors as their own code does. A table says what each module of the network
-here is made of; RetinaNet's names are mmdet's, which stay. It is read from the network's side, so that
-what a file lacks is found, and called by its name there.
+here is made of; RetinaNet's names are mmdet's, which stay. It is read from the network's side, so
+that what a file lacks is found, and called by its name there.
 """
 
 import re
