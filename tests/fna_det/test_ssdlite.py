@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from mmdet.structures import DetDataSample
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from engine.arch_report import ArchReport, derived_backbone
@@ -237,7 +237,8 @@ def test_a_narrower_first_map_is_not_compared_with_the_seeds():
     channels = (288, *cfg.map_channels[1:])
     narrow.neck.update(in_channels=channels[:2], out_channels=channels)
     narrow.bbox_head.in_channels = channels
-    model = MODELS.build(narrow)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(narrow)
     text = str(NetConfig.parse(net_config_file("ssdlite"))).replace(
         "[[96, 160], ['k5_e6'", "[[96, 160], ['k5_e3'"
     )
