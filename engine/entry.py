@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ from .checkpoint import install_safe_loading
 from .distributed import shut_down
 from .hooks import ConvertReleased
 
+SECONDS_FOR_LAUNCHER = 20
 _NOISE = (
     # mmengine's own use of what it deprecates
     '"FileClient" will be deprecated',
@@ -57,6 +59,12 @@ def run(main: Callable[[], None]) -> None:
         if speaks or isinstance(error, SampleError):
             print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except RuntimeError as error:
+        if "gloo" in str(error):
+            # The connection to another process is lost. If that one has stopped, and said why, the
+            # launcher is about to end this one, too.
+            time.sleep(SECONDS_FOR_LAUNCHER)
+        raise
     except KeyboardInterrupt:
         if speaks:
             print("\nInterrupted. The same command with --resume goes on.", file=sys.stderr)

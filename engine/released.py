@@ -1,8 +1,8 @@
 """The paper's released checkpoints, taken as they are.
 
-The authors named the tensors as their own code does. RetinaNet's names are mmdet's, which need
-nothing; for the others, a table says what each module of the network here is made of. It is read
-from the network's side, so that what a file lacks is found, and called by its name there.
+The authors named the tensors as their own code does. A table says what each module of the network
+here is made of; RetinaNet's names are mmdet's, which stay. It is read from the network's side, so
+that what a file lacks is found, and called by its name there.
 """
 
 import re
@@ -88,7 +88,7 @@ class _Format:
 
     Args:
         framework: What was trained.
-        sign: The beginning of keys that only such files have.
+        sign: The beginning of keys that tell such files from each other.
         parts: The beginnings of keys all of which the network must use.
         renamed: Pattern of a module here → the module there whose tensors it takes.
         changed: The same, for modules whose tensors are made of other tensors, and how.
@@ -102,6 +102,13 @@ class _Format:
 
 
 _FORMATS = (
+    _Format(
+        "RetinaNet",
+        sign="neck.fpn_convs.",
+        parts=("backbone.", "neck.", "bbox_head."),
+        renamed={r".+": r"\g<0>"},
+        changed={},
+    ),
     _Format(
         "SSDLite",
         sign=_EXTRA,
@@ -158,11 +165,13 @@ def convert(checkpoint: Mapping, model: nn.Module, where: str) -> tuple[dict, st
         where: What to call the file in a message.
 
     Returns:
-        None for every other checkpoint, RetinaNet's released one among them.
+        None for every other checkpoint.
 
     Raises:
         InputError: A tensor is missing, of another shape, or too many; the message names its key.
     """
+    if "message_hub" in checkpoint:  # mmengine's own, of a run here
+        return None
     tensors = checkpoint.get("state_dict", checkpoint.get("model"))
     if not isinstance(tensors, Mapping) or not all(isinstance(key, str) for key in tensors):
         return None

@@ -220,6 +220,10 @@ def _searched_stages(
             f"search space: channels {list(channels)}, layers {list(layers)} and strides "
             f"{list(strides)} have unequal lengths, expected one entry a stage in each"
         )
+    if not isinstance(layer_ops, Mapping):
+        raise InputError(
+            f"search space: layer_ops {layer_ops!r}, expected a dict such as {{'6.0': ['k3_e6']}}"
+        )
     layer_ops = dict(layer_ops)
     in_channels, stages = fixed[-1].out_channels, []
     numbered = enumerate(zip(channels, layers, strides, strict=True), 1 + len(fixed))
@@ -229,10 +233,13 @@ def _searched_stages(
                 f"search space: stage of {depth} layers, {out_channels} channels and stride "
                 f"{stride}; expected at least 1 layer, 1 channel, and stride 1 or 2"
             )
-        candidates = [
-            _candidates(layer_ops.pop(f"{number}.{layer}", ops), first=layer == 0)
-            for layer in range(depth)
-        ]
+        candidates = []
+        for layer in range(depth):
+            name = f"{number}.{layer}"
+            where, choice = "ops", ops
+            if name in layer_ops:
+                where, choice = f"layer_ops {name!r}", layer_ops.pop(name)
+            candidates.append(_candidates(where, choice, first=layer == 0))
         stages.append(Stage(in_channels, out_channels, tuple(candidates), stride))
         in_channels = out_channels
     if layer_ops:
@@ -243,16 +250,20 @@ def _searched_stages(
     return stages
 
 
-def _candidates(ops: Sequence[str], first: bool) -> tuple[str, ...]:
+def _candidates(where: str, ops: Sequence[str], first: bool) -> tuple[str, ...]:
     """The candidates of one layer; the first of a stage cannot be skipped."""
+    if not isinstance(ops, Sequence):
+        raise InputError(f"search space: {where}: {ops!r}, expected a list of ops")
     for op in ops:
         try:
             parse_op(str(op))
         except InputError as error:
-            raise InputError(f"search space: ops: {error}") from None
+            raise InputError(f"search space: {where}: {error}") from None
     real = tuple(op for op in ops if op != SKIP)
     if not real or len(set(ops)) < len(ops):
-        raise InputError(f"search space: ops {list(ops)}, expected different ops, one of them real")
+        raise InputError(
+            f"search space: {where}: {list(ops)}, expected different ops, one of them real"
+        )
     return real if first else tuple(ops)
 
 

@@ -12,7 +12,6 @@ model = dict(
         mean=[123.675, 116.28, 103.53],
         std=[1, 1, 1],
         bgr_to_rgb=True,
-        pad_size_divisor=1,
     ),
     backbone=dict(
         type="FNABackbone",

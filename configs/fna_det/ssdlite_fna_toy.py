@@ -25,6 +25,7 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=1 / 3, by_epoch=False, begin=0, end=20),
     dict(type="MultiStepLR", by_epoch=False, begin=0, end=80, milestones=[60], gamma=0.1),
 ]
+custom_hooks = [dict(type="CheckModel"), dict(type="ChannelsLast")]
 default_hooks = dict(logger=dict(interval=10))
 auto_scale_lr = dict(base_batch_size=4)
 randomness = dict(seed=0)

@@ -130,12 +130,10 @@ def test_two_processes_on_cpu_hold_equal_parameters(toy_city, seed_file, tmp_pat
     assert any(key.startswith("backbone") for key in changed)
 
 
-def adapt_and_test_ssdlite(toy_city, seed_file, work_dir, *options):
+def adapt_and_test_ssdlite(toy_city, seed_file, work_dir, *options, **environment):
     """One epoch of SSDLite, then its metrics."""
-    arguments = small_run(
-        toy_city, seed_file, work_dir, "train_cfg.max_epochs=1", config=SSDLITE
-    )  # fmt: skip
-    process = run_script("param_adapt", *arguments, *options)
+    arguments = small_run(toy_city, seed_file, work_dir, "train_cfg.max_epochs=1", config=SSDLITE)
+    process = run_script("param_adapt", *arguments, *options, **environment)
     assert process.returncode == 0, process.stderr
     assert "0 keep their initial values" in process.stdout
     assert "Warning" not in process.stderr and "WARNING" not in process.stdout
@@ -155,16 +153,30 @@ def test_ssdlite_trains_and_is_evaluated(toy_city, seed_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_ssdlite_finds_is_adapted_and_evaluated(toy_city, seed_file, tmp_path):
-    search = small_run(toy_city, seed_file, tmp_path / "search", config=SSDLITE_SEARCH)
-    search = [option for option in search if not str(option).startswith(("val_", "test_"))]
-    process = run_script("arch_adapt", *search)
-    assert process.returncode == 0, process.stderr
-    assert "Architecture after epoch 2: backbone" in process.stdout
-    found = NetConfig.parse(tmp_path / "search/net_config.txt")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_ssdlite_finds_is_adapted_and_evaluated(processes, toy_city, seed_file, tmp_path):
+    """And a search that is interrupted after its first epoch finds the same."""
+
+    def search(name, *resume):
+        arguments = small_run(toy_city, seed_file, tmp_path / name, config=SSDLITE_SEARCH)
+        # a search has no such loaders
+        arguments = [a for a in arguments if not str(a).startswith(("val_", "test_"))]
+        arguments[2:2] = resume
+        process = run_script("arch_adapt", *arguments, PROCESSES=str(processes))
+        assert process.returncode == 0, process.stderr
+        assert "Architecture after epoch 2: backbone" in process.stdout
+        return load_checkpoint_file(tmp_path / name / "epoch_2.pth")["state_dict"]
+
+    whole = search("search")
+    resumed = search("resumed", "--resume", tmp_path / "search/epoch_1.pth")
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+
+    file = tmp_path / "search/net_config.txt"
+    found = NetConfig.parse(file)
     assert found.stages[5].ops[0].endswith("_e6")
     adapt_and_test_ssdlite(
-        toy_city, seed_file, tmp_path / "found", "--net-config", tmp_path / "search/net_config.txt"
+        toy_city, seed_file, tmp_path / "found", "--net-config", file, PROCESSES=str(processes)
     )
     dumped = Config.fromfile(tmp_path / "found/ssdlite_fna_toy.py")
     assert NetConfig.parse(dumped.model.backbone.net_config) == found
@@ -198,6 +210,10 @@ BAD = {
     "architecture that expands otherwise": (
         [SSDLITE, "0", "--net-config", OTHER_EXPANSION],
         "in_channels is [576, 1280], but the backbone gives [288, 1280]",
+    ),
+    "search space in which the first map's width is open": (
+        [SSDLITE_SEARCH, "0", "--cfg-options", "model.backbone.out_indices=5.expand,8"],
+        "'5.expand' needs one expansion of 2 or more in the first layer of that stage, got e3, e6",
     ),
     "unknown option": ([TOY, "0", "--epochs", "3"], "unrecognized arguments: --epochs"),
     "head with too few classes": (

@@ -6,10 +6,12 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import InstanceData
 from torch import nn
+from torchvision.ops import box_iou
 
 from engine.arch_report import ArchReport, derived_backbone
-from models import NetConfig, count_madds, count_params
+from models import NetConfig, count_madds, count_params, load_seed
 from tests.conftest import REPO, build_detector, net_config_file
 
 # the paper's table 4, in millions and billions at 320x320, and what counting by its rules gives
@@ -19,6 +21,8 @@ PAPER = {
     "ssdlite_mbv2_param_adapt": ("4.3", "0.8", 4.32e6, 0.808e9),
 }
 MEAN = [123.675, 116.28, 103.53]
+CELLS = [20, 10, 5, 3, 2, 1]  # a side of each map
+ANCHORS = [4, 6, 6, 6, 4, 4]  # in each of its cells
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +57,8 @@ def test_maps_and_their_sizes():
                 for c in convs] == [
             (before, half, 1, 1, 1), (half, half, 3, 2, half), (half, after, 1, 1, 1)
         ]  # fmt: skip
-    anchors = [4, 6, 6, 6, 4, 4]
     for convs, outputs in ((model.bbox_head.cls_convs, 81), (model.bbox_head.reg_convs, 4)):
-        for head, map_, number in zip(convs, maps, anchors, strict=True):
+        for head, map_, number in zip(convs, maps, ANCHORS, strict=True):
             depthwise, pointwise = (m for m in head.modules() if isinstance(m, nn.Conv2d))
             assert depthwise.groups == map_.shape[1] and depthwise.kernel_size == (3, 3)
             assert pointwise.kernel_size == (1, 1) and pointwise.out_channels == number * outputs
@@ -75,10 +78,10 @@ def test_anchors_by_hand():
     """
     model, _ = build_detector("ssdlite_fna_param_adapt", device="cpu")
     generator = model.bbox_head.prior_generator
-    cells, sizes = [20, 10, 5, 3, 2, 1], [64, 112, 160, 208, 256, 304, 320]
+    sizes = [64, 112, 160, 208, 256, 304, 320]
     ratios = [[2], [2, 3], [2, 3], [2, 3], [2], [2]]
-    levels = generator.grid_priors([(n, n) for n in cells], device="cpu")
-    for level, (stride, count) in enumerate(zip([16, 32, 64, 107, 160, 320], cells, strict=True)):
+    levels = generator.grid_priors([(n, n) for n in CELLS], device="cpu")
+    for level, (stride, count) in enumerate(zip([16, 32, 64, 107, 160, 320], CELLS, strict=True)):
         size, larger = sizes[level], (sizes[level] * sizes[level + 1]) ** 0.5
         shapes = [(size, size), (larger, larger)]
         for ratio in ratios[level]:  # height over width: lying, then standing
@@ -92,6 +95,75 @@ def test_anchors_by_hand():
         ]
         torch.testing.assert_close(levels[level], torch.tensor(expected), rtol=0, atol=1e-3)
     assert sum(map(len, levels)) == 1600 + 600 + 150 + 54 + 16 + 4
+
+
+def centres_and_sizes(boxes):
+    return (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+
+
+def test_loss_by_hand():
+    """Anchors that overlap a box by half or most of all are its own; each brings 3 negatives."""
+    model, _ = build_detector("ssdlite_fna_param_adapt", device="cpu")
+    head, generator = model.bbox_head, torch.Generator().manual_seed(0)
+    anchors = torch.cat(head.prior_generator.grid_priors([(n, n) for n in CELLS], device="cpu"))
+    truth = [  # boxes and classes; one box is smaller than every anchor
+        (torch.tensor([[20.0, 30, 140, 150], [200, 210, 215, 230]]), torch.tensor([3, 79])),
+        (torch.tensor([[0.0, 0, 320, 300]]), torch.tensor([0])),
+    ]
+    scores, deltas = (
+        [torch.randn(2, a * outputs, n, n, generator=generator)
+         for a, n in zip(ANCHORS, CELLS, strict=True)]
+        for outputs in (81, 4)
+    )  # fmt: skip
+    losses = head.loss_by_feat(
+        scores,
+        deltas,
+        [InstanceData(bboxes=boxes, labels=classes) for boxes, classes in truth],
+        [dict(img_shape=(320, 320), pad_shape=(320, 320))] * 2,
+    )
+
+    loss_cls = loss_box = number = 0
+    for image, (boxes, classes) in enumerate(truth):
+        score, delta = (
+            torch.cat([m[image].permute(1, 2, 0).reshape(-1, outputs) for m in maps])
+            for maps, outputs in ((scores, 81), (deltas, 4))
+        )
+        overlaps = box_iou(anchors, boxes)
+        highest, owner = overlaps.max(1)
+        owner[highest < 0.5] = -1
+        owner[overlaps.argmax(0)] = torch.arange(len(boxes))
+        positive = owner >= 0
+        labels = torch.full((len(anchors),), 80)  # background
+        labels[positive] = classes[owner[positive]]
+        surprise = -score.log_softmax(1)[torch.arange(len(anchors)), labels]
+        hardest = surprise[~positive].sort(descending=True).values[: 3 * positive.sum()]
+        loss_cls += surprise[positive].sum() + hardest.sum()
+
+        centre, size = centres_and_sizes(anchors[positive])
+        to_centre, to_size = centres_and_sizes(boxes[owner[positive]])
+        target = [(to_centre - centre) / size / 0.1, (to_size / size).log() / 0.2]
+        off = (delta[positive] - torch.cat(target, 1)).abs()
+        loss_box += torch.where(off < 1, off.square() / 2, off - 0.5).sum()
+        number += positive.sum()
+    assert number > 10
+    torch.testing.assert_close(sum(losses["loss_cls"]).squeeze(), loss_cls / number)
+    torch.testing.assert_close(sum(losses["loss_bbox"]), loss_box / number)
+
+
+def test_a_search_starts_from_the_seed_wherever_it_has_a_tensor(seed_file):
+    """The last 1x1 conv's BN included: all but alpha and what shapes differ in is the seed's."""
+    model, _ = build_detector("ssdlite_arch_adapt", device="cpu")
+    backbone, seed = model.backbone, load_seed(seed_file)
+    initial = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
+    backbone.init_cfg["seed"] = str(seed_file)
+    backbone.init_weights()
+    state = backbone.state_dict()
+    kept = {key for key in state if torch.equal(state[key], initial[key])}
+    assert {key for key in kept if not key.endswith("num_batches_tracked")} == {
+        key for key in state if key.endswith(".alpha")
+    }
+    last = [key for key in state if key.startswith("blocks.8.conv.")]
+    assert len(last) == 6 and all(torch.equal(state[key], seed[key]) for key in last)
 
 
 def test_legacy_anchors_by_hand():
@@ -185,10 +257,8 @@ def test_the_head_predicts_by_softmax():
     """One anchor of one class scores high: it is what comes out, with its score."""
     model, _ = build_detector("ssdlite_fna_param_adapt", device="cpu")
     head = model.bbox_head
-    cells = [20, 10, 5, 3, 2, 1]
-    anchors = [4, 6, 6, 6, 4, 4]
-    scores = [torch.zeros(1, a * 81, n, n) for a, n in zip(anchors, cells, strict=True)]
-    deltas = [torch.zeros(1, a * 4, n, n) for a, n in zip(anchors, cells, strict=True)]
+    scores = [torch.zeros(1, a * 81, n, n) for a, n in zip(ANCHORS, CELLS, strict=True)]
+    deltas = [torch.zeros(1, a * 4, n, n) for a, n in zip(ANCHORS, CELLS, strict=True)]
     scores[2][0, 81 + 7, 2, 3] = 6.0  # level 2, second anchor, class 7, row 2, column 3
     meta = dict(img_shape=(320, 320), ori_shape=(320, 320), scale_factor=(1.0, 1.0))
     (result,) = head.predict_by_feat(scores, deltas, batch_img_metas=[meta], rescale=True)

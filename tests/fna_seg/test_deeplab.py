@@ -103,6 +103,27 @@ def test_settings_of_architecture_adaptation():
     assert "RandomFlip" not in steps and "RandomCrop" in steps
 
 
+@pytest.mark.parametrize("stage", ["arch_adapt", "param_adapt"])
+@pytest.mark.parametrize(
+    ("variant", "init_cfg"),
+    [
+        ("random", None),
+        ("width_bn", dict(width="bn")),
+        ("width_std", dict(width="std")),
+        ("width_l1", dict(width="l1")),
+        ("kernel_dilate", dict(kernel="dilate")),
+    ],
+)
+def test_ablation_changes_the_initial_weights_only(stage, variant, init_cfg):
+    base = dict(arch_adapt="deeplabv3_arch_adapt", param_adapt="deeplabv3_fna_param_adapt")[stage]
+    _, expected = build_model(f"configs/fna_seg/{base}.py")
+    _, cfg = build_model(f"configs/fna_seg/ablation/{stage}_{variant}.py")
+    if init_cfg is not None:
+        init_cfg = expected.model.backbone.init_cfg | init_cfg
+    expected.model.backbone.init_cfg = init_cfg
+    assert cfg.to_dict() == expected.to_dict()
+
+
 def test_super_network_dilates_its_candidates_and_its_cost_table():
     """At stride 16 the last stages compute 4 times as many outputs as at 32, each op alike."""
     model, _ = build_model("configs/fna_seg/deeplabv3_arch_adapt.py")

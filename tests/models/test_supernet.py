@@ -689,8 +689,10 @@ def test_config_builds_the_detection_search_space():
         (dict(out_indices=("6.expand",)), "no map '6.expand', expected .* 1 to 5"),
         (dict(layer_ops={"4.4": ["k3_e3"]}), "no searched layer '4.4'"),
         (dict(layer_ops={"1.0": ["k3_e3"]}), "no searched layer '1.0'"),
-        (dict(layer_ops={"4.0": ["skip"]}), "real"),
-        (dict(layer_ops={"4.0": ["k2_e3"]}), "k2_e3"),
+        (dict(layer_ops={"4.0": ["skip"]}), r"layer_ops '4\.0': \['skip'\], .* real"),
+        (dict(layer_ops={"4.0": ["k2_e3"]}), r"layer_ops '4\.0': op 'k2_e3'"),
+        (dict(layer_ops={"4.0": 3}), r"layer_ops '4\.0': 3, expected a list"),
+        (dict(layer_ops=["4.0"]), r"layer_ops \['4\.0'\], expected a dict"),
         (dict(norm_cfg=dict(type="GN")), "norm_cfg"),
     ],
 )
