@@ -17,7 +17,7 @@ data_preprocessor = dict(
 )
 
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadCheckedImage"),
     dict(type="LoadCheckedAnnotations"),
     dict(
         type="RandomChoice",
@@ -31,7 +31,7 @@ train_pipeline = [
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadCheckedImage"),
     dict(type="LoadCheckedAnnotations"),
     dict(type="PackSegInputs"),
 ]

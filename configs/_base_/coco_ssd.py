@@ -5,7 +5,7 @@ _base_ = "coco_detection.py"
 scale = (320, 320)
 
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadCheckedImage"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="PhotoMetricDistortion"),
     # a larger canvas of the mean colour around the image

@@ -3,7 +3,14 @@ _base_ = "default_runtime.py"
 
 default_scope = "mmseg"
 custom_imports = dict(
-    imports=["models", "engine.arch_adapt", "engine.bn_statistics", "engine.seeded_loop", "fna_seg"]
+    imports=[
+        "models",
+        "engine.arch_adapt",
+        "engine.bn_statistics",
+        "engine.loading",
+        "engine.seeded_loop",
+        "fna_seg",
+    ]
 )
 
 default_hooks = dict(visualization=dict(type="SegmentationPictures"))

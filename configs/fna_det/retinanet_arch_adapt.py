@@ -24,7 +24,7 @@ model = dict(
 train_dataloader = dict(batch_size=1)
 # the held-out half, from which alpha learns, is not augmented
 arch_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadCheckedImage"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="Resize", scale=(1333, 800), keep_ratio=True),
     dict(type="PackDetInputs"),

@@ -26,7 +26,7 @@ model = dict(
 train_dataloader = dict(batch_size=16)
 # the held-out half, from which alpha learns, is not augmented
 arch_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadCheckedImage"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="Resize", scale=_base_.scale, keep_ratio=False),
     dict(type="PackDetInputs"),

@@ -28,7 +28,7 @@ model = dict(
 )
 
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadCheckedImage"),
     dict(type="LoadCheckedAnnotations"),
     dict(type="Resize", scale=scale, keep_ratio=True),
     dict(type="RandomCrop", crop_size=crop_size),

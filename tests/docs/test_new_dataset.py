@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS
 from mmseg.utils import register_all_modules
 from PIL import Image
@@ -85,12 +86,13 @@ def test_script_of_segmentation(tmp_path):
         Image.fromarray(label).save(tutorial / f"{split}annot/frame_0.png")
     run_script_of("new_dataset_segmentation", tutorial, target)
 
-    register_all_modules(init_default_scope=True)
+    register_all_modules(init_default_scope=False)
     cfg = Config.fromfile(REPO / "configs/fna_seg/deeplabv3_fna_camvid.py")
     for split, label in zip(("train", "val", "test"), ids, strict=True):
         settings = cfg[f"{split}_dataloader"].dataset | dict(data_root=str(target))
         settings["pipeline"] = cfg.test_dataloader.dataset.pipeline
-        (sample,) = DATASETS.build(settings)
+        with DefaultScope.overwrite_default_scope("mmseg"):
+            (sample,) = DATASETS.build(settings)
         expected = np.where(label == 11, 255, label)
         assert (sample["data_samples"].gt_sem_seg.data.numpy() == expected).all()
         colour = sample["inputs"].float().mean((1, 2))

@@ -238,6 +238,18 @@ def test_mistakes_end_in_one_line(case, toy_city, seed_file, tmp_path):
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
 
 
+def test_an_image_that_is_cut_off_ends_in_one_line(toy_city, seed_file, tmp_path):
+    """Found in a loader's process."""
+    root = shutil.copytree(toy_city, tmp_path / "toy_city")
+    path = root / "train2017/000000000005.jpg"
+    path.write_bytes(path.read_bytes()[:1000])
+    options = small_run(root, seed_file, tmp_path / "run", "train_dataloader.num_workers=1")
+    process = run_script("param_adapt", *options)
+    assert process.returncode == 2 and "Traceback" not in process.stdout + process.stderr
+    (line,) = process.stderr.strip().splitlines()
+    assert line.startswith(f"error: image {path}: cannot be read: ")
+
+
 def test_missing_seed_ends_in_one_line(toy_city, tmp_path):
     arguments = small_run(toy_city, tmp_path / "none.pth", tmp_path / "run")
     process = run_script("param_adapt", *arguments)

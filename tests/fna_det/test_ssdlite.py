@@ -221,7 +221,7 @@ def test_settings_of_architecture_adaptation():
     assert (loop.arch_steps, loop.weight_steps, loop.split.ratio) == (1, 5, 0.5)
     assert loop.cost == dict(weight=0.15, base=10, scale=1, unit=1e9, input_size=(320, 320))
     assert [step.type for step in loop.arch_pipeline] == [
-        "LoadImageFromFile", "LoadAnnotations", "Resize", "PackDetInputs"
+        "LoadCheckedImage", "LoadAnnotations", "Resize", "PackDetInputs"
     ]  # fmt: skip
     assert cfg.train_dataloader.batch_size == 16 and cfg.auto_scale_lr.base_batch_size == 16 * 8
     warmup, steps = cfg.param_scheduler
@@ -240,7 +240,7 @@ def test_settings_of_the_data(name):
     assert dataset.dataset.ann_file == "annotations/instances_train2017.json"
     steps = {step.type: step for step in dataset.dataset.pipeline}
     assert list(steps) == [
-        "LoadImageFromFile", "LoadAnnotations", "PhotoMetricDistortion", "Expand",
+        "LoadCheckedImage", "LoadAnnotations", "PhotoMetricDistortion", "Expand",
         "MinIoURandomCrop", "Resize", "RandomFlip", "PackDetInputs",
     ]  # fmt: skip
     assert steps["Expand"].ratio_range == (1, 4) and steps["Expand"].mean == MEAN
@@ -307,7 +307,7 @@ def test_a_narrower_first_map_is_not_compared_with_the_seeds():
     channels = (288, *cfg.map_channels[1:])
     narrow.neck.update(in_channels=channels[:2], out_channels=channels)
     narrow.bbox_head.in_channels = channels
-    with DefaultScope.overwrite_default_scope("mmdet"):
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(narrow)
     text = str(NetConfig.parse(net_config_file("ssdlite"))).replace(
         "[[96, 160], ['k5_e6'", "[[96, 160], ['k5_e3'"

@@ -126,6 +126,11 @@ def spoil_one_label(root):
     cv2.imwrite(str(path), pixels)
 
 
+def spoil_one_image(root):
+    path = root / "leftImg8bit/train/toy/toy_000000_000005_leftImg8bit.png"
+    path.write_bytes(b"no image")
+
+
 def drop_one_label(root):
     (root / "gtFine/train/toy/toy_000000_000005_gtFine_labelTrainIds.png").unlink()
     (root / "gtFine/train/toy/toy_000000_000005_gtFine_labelIds.png").unlink()
@@ -133,6 +138,11 @@ def drop_one_label(root):
 
 MISTAKES = {
     "id of no class": (spoil_one_label, [], "000005_gtFine_labelTrainIds.png: holds the id 33"),
+    "image that is none": (
+        spoil_one_image,
+        ["train_dataloader.num_workers=1"],
+        "000005_leftImg8bit.png: cannot be read",
+    ),
     "label that is missing": (drop_one_label, [], "000005_gtFine_labelTrainIds.png: no such file"),
     "head with too few classes": (
         None,

@@ -9,14 +9,15 @@ from mmengine.runner import Runner
 from mmseg.registry import DATASETS, MODELS
 from mmseg.utils import register_all_modules
 
-import fna_seg  # noqa: F401  (registers what configs name)
+import engine.loading  # noqa: F401  (registers what configs name)
+import fna_seg  # noqa: F401  (as well)
 from engine.entry import one_line
 from models import InputError, SampleError
 from tests.conftest import REPO
 
 LABEL = "gtFine/val/toy/toy_000000_000002_gtFine_labelTrainIds.png"
 IMAGE = "leftImg8bit/val/toy/toy_000000_000002_leftImg8bit.png"
-LOAD = [dict(type="LoadImageFromFile"), dict(type="LoadCheckedAnnotations")]
+LOAD = [dict(type="LoadCheckedImage"), dict(type="LoadCheckedAnnotations")]
 
 
 @pytest.fixture(autouse=True)

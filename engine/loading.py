@@ -1,0 +1,24 @@
+"""Images of a data set, of either task."""
+
+import cv2
+from mmcv.transforms import LoadImageFromFile
+from mmengine.registry import TRANSFORMS
+
+from models import SampleError
+
+
+@TRANSFORMS.register_module()
+class LoadCheckedImage(LoadImageFromFile):
+    """``LoadImageFromFile`` that ends a run in one line where it cannot read an image.
+
+    Raises:
+        SampleError: The image's file cannot be read, is cut off or holds no image.
+    """
+
+    def transform(self, results: dict) -> dict | None:
+        try:
+            return super().transform(results)
+        except (OSError, AssertionError, cv2.error) as error:
+            # the system's words, if it is the system that fails; OpenCV has no reasons to give
+            why = getattr(error, "strerror", None) or "damaged, cut off or no image"
+            raise SampleError(f"image {results['img_path']}: cannot be read: {why}") from None
