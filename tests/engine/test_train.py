@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -92,7 +93,12 @@ def test_evaluation_writes_metrics_and_pictures(trained, toy_city, tmp_path):
         metrics["params"] > 1e6 and metrics["madds"] > 1e8 and metrics["input_size"] == [192, 384]
     )
     assert len(list((tmp_path / "pictures").glob("*.jpg"))) == 4
-    assert (tmp_path / "p.pkl").is_file()
+    predictions = pickle.loads((tmp_path / "p.pkl").read_bytes())
+    assert len(predictions) == 4
+    for sample in predictions:
+        assert {"img_id", "img_path", "ori_shape", "pred_instances"} <= set(sample)
+        assert not {"gt_instances", "ignored_instances"} & set(sample)
+        assert set(sample["pred_instances"]) == {"bboxes", "labels", "scores"}
 
 
 def test_an_interrupted_run_resumes_to_the_same_weights(trained, toy_city, seed_file, tmp_path):

@@ -1,10 +1,12 @@
 """Segmentation run as users run it, on small data: search, adaptation, evaluation."""
 
 import json
+import pickle
 import re
 import shutil
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -72,6 +74,7 @@ def test_evaluation_gives_every_class_and_pictures(trained, toy_city, tmp_path):
     process = run_script(
         "test", *arguments(TOY, toy_city, tmp_path)[:1], work_dir / "iter_4.pth",
         *arguments(TOY, toy_city, tmp_path)[2:], "--show-dir", tmp_path / "pictures",
+        "--out", tmp_path / "p.pkl",
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert "Warning" not in process.stderr and "WARNING" not in process.stdout
@@ -85,6 +88,18 @@ def test_evaluation_gives_every_class_and_pictures(trained, toy_city, tmp_path):
     pictures = list((tmp_path / "pictures").glob("*.png"))
     assert len(pictures) == 4
     assert Image.open(pictures[0]).size == (2 * 128, 64)  # the labels' beside the prediction's
+
+    predictions = pickle.loads((tmp_path / "p.pkl").read_bytes())
+    right, labelled = 0, 0
+    for sample in predictions:
+        assert not {"seg_logits", "gt_sem_seg"} & set(sample)
+        predicted = sample["pred_sem_seg"]["data"][0].numpy()
+        labels = np.array(Image.open(sample["seg_map_path"]))
+        assert sample["ori_shape"] == predicted.shape == labels.shape == (64, 128)
+        right += (predicted == labels).sum()
+        labelled += (labels != 255).sum()
+    assert len(predictions) == 4
+    assert metrics["aAcc"] == pytest.approx(100 * right / labelled, abs=0.01)
 
 
 def test_an_interrupted_run_goes_on_exactly(trained, toy_city, seed_file, tmp_path):
