@@ -121,7 +121,8 @@ def test_two_processes_on_cpu_hold_equal_parameters(toy_city, seed_file, tmp_pat
     config = tmp_path / "config.py"
     config.write_text(
         f"_base_ = {str(REPO / TOY)!r}\n"
-        "custom_imports = dict(imports=['models', 'fna_det', 'tests.engine.save_ranks'])\n"
+        "imports = [*_base_.custom_imports.imports, 'tests.engine.save_ranks']\n"
+        "custom_imports = dict(imports=imports)\n"
         "custom_hooks = [dict(type='SaveRanks')]\n"
     )
     _, *arguments = small_run(toy_city, seed_file, tmp_path / "run", "train_cfg.max_epochs=1")
