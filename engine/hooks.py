@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, find_latest_checkpoint
 
@@ -123,11 +124,13 @@ def _uses_of_features(model: Mapping) -> Iterator[tuple]:
 class ChannelsLast(Hook):
     """Keeps conv weights, and with them all maps, in channels-last order, the faster one on CPUs.
 
+    Not in several processes: DDP has laid out its buffers by then and would copy every gradient.
     Measured: benchmarks/channels_last.py.
     """
 
     def before_run(self, runner: Runner) -> None:
-        runner.model.to(memory_format=torch.channels_last)
+        if not is_model_wrapper(runner.model):
+            runner.model.to(memory_format=torch.channels_last)
 
 
 def loaded_path(runner: Runner) -> str | None:

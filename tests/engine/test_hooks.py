@@ -5,7 +5,7 @@ import torch
 from mmengine.config import ConfigDict
 from torch import nn
 
-from engine.hooks import CheckModel, MatchCheckpoint
+from engine.hooks import ChannelsLast, CheckModel, MatchCheckpoint
 from models import InputError
 
 
@@ -99,3 +99,15 @@ def test_detectors_fit_by_their_necks():
         check_model([24, 320], "abc", neck=dict(in_channels=(24, 160)), **fits)
     with pytest.raises(InputError, match="bbox_head.num_classes is 3"):
         check_model([24, 320], "ab", neck=dict(in_channels=(24, 320)), **fits)
+
+
+def test_channels_last_changes_the_order_of_all_maps_and_no_result():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 3)).eval()
+    image = torch.randn(2, 3, 8, 9)
+    expected = model(image)
+    maps = []
+    for module in model:
+        module.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    ChannelsLast().before_run(Namespace(model=model))
+    torch.testing.assert_close(model(image), expected)
+    assert all(map_.is_contiguous(memory_format=torch.channels_last) for map_ in maps)

@@ -123,7 +123,8 @@ def test_two_processes_hold_equal_parameters(toy_city, seed_file, tmp_path):
         "custom_imports = dict(imports=imports)\n"
         "custom_hooks = [*_base_.custom_hooks, dict(type='SaveRanks')]\n"
     )
-    adapt(toy_city, seed_file, tmp_path / "run", config=config, PROCESSES="2")
+    process = adapt(toy_city, seed_file, tmp_path / "run", config=config, PROCESSES="2")
+    assert "Warning" not in process.stderr and "WARNING" not in process.stdout
     ranks = [torch.load(tmp_path / f"run/rank_{rank}.pth") for rank in (0, 1)]
     initial = torch.load(tmp_path / "run/initial.pth")
     first_epoch = [set(rank["seen"][:4]) for rank in ranks]
