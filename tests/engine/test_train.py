@@ -16,6 +16,7 @@ from engine.checkpoint import load_checkpoint_file
 from models import NetConfig
 from tests.conftest import REPO, net_config_file
 
+pytestmark = pytest.mark.slow  # each test starts whole runs
 TOY = "configs/fna_det/retinanet_fna_toy.py"
 SMALL = [
     "train_cfg.max_epochs=2",
@@ -159,7 +160,6 @@ def test_ssdlite_trains_and_is_evaluated(toy_city, seed_file, tmp_path):
     assert 0.7e9 < metrics["madds"] < 0.88e9
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_what_ssdlite_finds_is_adapted_and_evaluated(processes, toy_city, seed_file, tmp_path):
     """And a search that is interrupted after its first epoch finds the same."""

@@ -17,6 +17,7 @@ from models import NetConfig
 from tests.conftest import REPO
 from tests.engine.test_train import run_script
 
+pytestmark = pytest.mark.slow  # each test starts whole runs
 TOY = "configs/fna_seg/deeplabv3_fna_toy.py"
 SEARCH = "configs/fna_seg/deeplabv3_arch_adapt_toy.py"
 LOADER = ["num_workers=0", "persistent_workers=False"]
@@ -191,7 +192,6 @@ def test_mistakes_end_in_one_line(case, processes, toy_city, seed_file, tmp_path
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0], lines
 
 
-@pytest.mark.slow
 def test_what_a_search_finds_is_adapted_and_evaluated(toy_city, seed_file, tmp_path):
     search, found = tmp_path / "search", tmp_path / "found"
     process = run_script(

@@ -90,7 +90,7 @@ def test_dilated_layers_see_as_far_as_the_undilated_ones(name, output_stride):
     }
 
 
-def depthwise_spans(backbone, size=512):
+def depthwise_spans(backbone, size=256):
     """Depthwise conv → pixels of the image from the first of its output's inputs to the last."""
     widths = {}
     for name, conv in backbone.named_modules():
