@@ -20,12 +20,12 @@ custom_hooks = [
     dict(type="ChannelsLast"),
     dict(type="UpdateBNStatistics", iterations=20, interval=10),
 ]
-# 160 images, 6 passes of 40 iterations. So few want an adaptive optimizer.
-train_cfg = dict(max_iters=240, val_interval=1000)
+# 160 images, 5 passes of 40 iterations. So few want an adaptive optimizer.
+train_cfg = dict(max_iters=200, val_interval=1000)
 optim_wrapper = dict(optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.05))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=10),
-    dict(type="PolyLR", power=0.9, eta_min=0, by_epoch=False, begin=10, end=240),
+    dict(type="PolyLR", power=0.9, eta_min=0, by_epoch=False, begin=10, end=200),
 ]
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=80))
 auto_scale_lr = dict(base_batch_size=4)
