@@ -16,7 +16,7 @@ from .checkpoint import install_safe_loading
 from .distributed import shut_down
 from .hooks import ConvertReleased
 
-SECONDS_FOR_LAUNCHER = 20
+_SECONDS_FOR_LAUNCHER = 20
 _NOISE = (
     # mmengine's own use of what it deprecates
     '"FileClient" will be deprecated',
@@ -63,7 +63,7 @@ def run(main: Callable[[], None]) -> None:
         if "gloo" in str(error):
             # The connection to another process is lost. If that one has stopped, and said why, the
             # launcher is about to end this one, too.
-            time.sleep(SECONDS_FOR_LAUNCHER)
+            time.sleep(_SECONDS_FOR_LAUNCHER)
         raise
     except KeyboardInterrupt:
         if speaks:

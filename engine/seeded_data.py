@@ -56,7 +56,7 @@ def seeded_dataloader_cfg(dataloader: Mapping, part: int) -> dict:
         dataloader: A loader's config; left as it is.
         part: A number that tells this loader's seeds from another's.
     """
-    cfg = copy.deepcopy(dict(dataloader))
+    cfg = dict(dataloader)
     cfg["dataset"] = dict(type="SeededDataset", dataset=cfg["dataset"])
     cfg["batch_sampler"] = dict(
         type="SeededBatchSampler",

@@ -1,7 +1,5 @@
 """Training counted in iterations, that goes on exactly where it was interrupted."""
 
-from collections.abc import Iterator
-
 from mmengine.dist import get_rank
 from mmengine.registry import LOOPS
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -65,12 +63,10 @@ class _EndlessBatches:
 
     def __init__(self, loader: DataLoader):
         self.loader = loader
-        self.batches: Iterator | None = None
+        self.skip_iter(0)
 
     def skip_iter(self, count: int) -> None:
-        self.batches = endless_batches(self.loader, count)
+        self.batches = endless_batches(self.loader, count)  # loads nothing yet
 
     def __next__(self) -> dict | tuple | list:
-        if self.batches is None:
-            self.skip_iter(0)
         return next(self.batches)
