@@ -7,7 +7,6 @@ is a backbone like any other; data, optimizers, schedulers and hooks are what a 
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from mmengine.dist import all_reduce, broadcast, get_rank
@@ -17,7 +16,7 @@ from mmengine.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS,
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
-from models import FNASuperNet, InputError
+from models import CostTerm, FNASuperNet, InputError, expected_cost, price_list
 
 from .arch_report import ArchReport
 from .distributed import average_gradients, unwrapped
@@ -26,43 +25,6 @@ from .seeded_data import derive_seed, endless_batches, half_dataloader_cfg, set_
 
 # What tells the random numbers of one use from another's; the halves' loaders have 0 and 1.
 _PATH, _WEIGHT_STEP, _ARCH_STEP = 2, 3, 4
-
-
-@dataclass(frozen=True)
-class CostTerm:
-    """λ · log_τ(γ · cost): what an architecture step adds to the task's loss.
-
-    Args:
-        weight: λ.
-        base: τ, more than 1.
-        scale: γ.
-        unit: MAdds that cost 1.
-        input_size: (height, width) in pixels at which MAdds are counted.
-    """
-
-    weight: float
-    base: float
-    scale: float
-    input_size: tuple[int, int]
-    unit: float = 1e9
-
-    def __post_init__(self):
-        if not (self.weight >= 0 and self.base > 1 and self.scale > 0 and self.unit > 0):
-            raise InputError(
-                f"cost: weight {self.weight}, base {self.base}, scale {self.scale}, unit "
-                f"{self.unit}; expected weight >= 0, base > 1, scale > 0, unit > 0"
-            )
-
-    def __call__(self, madds: Tensor) -> Tensor:
-        """Expected MAdds, a scalar → the term, a scalar."""
-        return self.weight * torch.log(self.scale * madds / self.unit) / math.log(self.base)
-
-    def __str__(self) -> str:
-        height, width = self.input_size
-        return (
-            f"lambda {self.weight:g}, tau {self.base:g}, gamma {self.scale:g}, cost in "
-            f"{self.unit:g} MAdds at {height}x{width}"
-        )
 
 
 @LOOPS.register_module()
@@ -86,7 +48,7 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         split: ``ratio``, α's share of the train set, and ``seed``.
         arch_pipeline: Pipeline of the held-out half; default, the train set's.
         arch_batch_size: Its batch size; default, the train loader's.
-        cost: The arguments of :class:`CostTerm`.
+        cost: What :meth:`CostTerm.from_cfg` takes.
         seed_net_config: The architecture that reports compare with.
 
     Raises:
@@ -121,10 +83,8 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         self.backbone: FNASuperNet = getattr(self.model, "backbone", None)
         if not isinstance(self.backbone, FNASuperNet):
             raise InputError("ArchAdaptLoop: expected a model whose backbone is an FNASuperNet")
-        try:
-            self.cost = CostTerm(**cost)
-        except TypeError as error:
-            raise InputError(f"train_cfg.cost: {error}") from None
+        self.cost = CostTerm.from_cfg(cost)
+        self.prices = price_list(self.backbone, self.cost.cost, self.cost.input_size)
         self.arch_start_epoch = arch_start_epoch
         self.arch_steps, self.weight_steps = arch_steps, weight_steps
         try:
@@ -239,15 +199,15 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         wrapper = self.runner.optim_wrapper["arch"]
         with self._fixed_weights():
             task_loss, _ = self._task_loss(batch, wrapper)
-            madds = self.backbone.expected_madds(self.cost.input_size)
-            term = self.cost(madds).to(task_loss)
+            expected = expected_cost(self.backbone, self.prices)
+            term = self.cost(expected).to(task_loss)
             loss = task_loss + term
             self._update(loss, wrapper, f"architecture step {step + 1}")
         self._arch_iter += 1
         scalars = dict(
             arch_loss=loss,
             arch_task_loss=task_loss,
-            arch_cost=madds / self.cost.unit,
+            arch_cost=expected / self.cost.cost.unit,
             arch_cost_share=term / loss,
         )
         for name, value in scalars.items():

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from models import NetConfig
-from models.blocks import SKIP, parse_op
+from models.ops import SKIP, parse_op
 
 _BLUES = ["#c6dbef", "#6baed6", "#2171b5", "#08306b"]  # of kernels 3, 5, 7 and larger
 _INK, _FAINT = "#222222", "#9a9a9a"
@@ -34,9 +34,7 @@ def draw_architectures(net_configs: Mapping[str, NetConfig]) -> Figure:
         max(len(n.stages[s].ops) for _, n in rows if s < len(n.stages)) for s in range(stages)
     ]
     starts = [sum(depths[:s]) + 0.7 * s for s in range(stages)]
-    tallest = max(
-        (parse_op(op) or (0, 0))[1] for _, n in rows for stage in n.stages for op in stage.ops
-    )
+    tallest = max(parse_op(op).expansion for _, n in rows for stage in n.stages for op in stage.ops)
 
     width = 0.52 * (starts[-1] + depths[-1]) + 1.4
     figure = Figure(figsize=(width, 2.3 * len(rows) + 0.8), layout="constrained")
@@ -58,7 +56,13 @@ def draw_architectures(net_configs: Mapping[str, NetConfig]) -> Figure:
         axes.set_ylim(-0.5, 1.12)
         axes.axis("off")
     kernels = sorted(
-        {parsed[0] for _, n in rows for st in n.stages for op in st.ops if (parsed := parse_op(op))}
+        {
+            parse_op(op).kernel_size
+            for _, n in rows
+            for st in n.stages
+            for op in st.ops
+            if op != SKIP
+        }
     )
     legend = [Patch(facecolor=kernel_colour(k), edgecolor=_INK, label=f"{k}x{k}") for k in kernels]
     legend.append(Patch(facecolor="none", edgecolor=_FAINT, linestyle="--", label="skip"))
@@ -69,14 +73,13 @@ def draw_architectures(net_configs: Mapping[str, NetConfig]) -> Figure:
 
 
 def _draw_layer(axes: Axes, left: float, op: str, tallest: int) -> None:
-    parsed = parse_op(op)
-    if parsed is None:
+    if op == SKIP:
         axes.add_patch(
             Rectangle((left, 0), 0.86, 0.16, facecolor="none", edgecolor=_FAINT, linestyle="--")
         )
         axes.text(left + 0.43, 0.08, "skip", ha="center", va="center", fontsize=7, color=_FAINT)
         return
-    kernel, expansion = parsed
+    kernel, expansion = parse_op(op).kernel_size, parse_op(op).expansion
     height = 0.25 + 0.75 * expansion / tallest
     colour = kernel_colour(kernel)
     axes.add_patch(Rectangle((left, 0), 0.86, height, facecolor=colour, edgecolor=_INK, lw=0.8))

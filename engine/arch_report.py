@@ -1,7 +1,6 @@
 """What an architecture adaptation leaves behind: α over time, the architecture, and pictures."""
 
 import json
-import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -14,10 +13,10 @@ from mmengine.runner import Runner
 from torch import nn
 
 from models import FNABackbone, FNASuperNet, InputError, NetConfig, count_madds, count_params
-from models.backbone import STEM_STRIDE, first_expansions
+from models.backbone import first_expansions, total_stride
+from models.files import write_whole
 
 from .arch_pictures import draw_alpha, draw_architectures
-from .files import write_whole
 from .hooks import loaded_path
 
 _KEY = "arch_adapt"  # of the state in a checkpoint
@@ -51,12 +50,8 @@ class ArchReport(Hook):
         self.seed = NetConfig.parse(Path(seed_net_config))
         self.arch_start_epoch = arch_start_epoch
         self.must_match = must_match
-        self.search_space = {
-            name: list(layer.candidates)
-            for name, layer in zip(
-                layer_names(self.backbone), self.backbone.mixed_layers, strict=True
-            )
-        }
+        candidates = self.backbone.search_space.candidates
+        self.search_space = {name: list(ops) for name, ops in candidates.items()}
         self.history: list[list[list[float]]] = []  # α: epoch, layer, candidate
         self.reported = self._choices()
 
@@ -112,7 +107,9 @@ class ArchReport(Hook):
             seed = self._size(self.seed)
         else:  # neck and head of this model do not fit the seed's maps
             with torch.device("meta"):
-                backbone = FNABackbone(self.seed, (0,), output_stride=_total_stride(self.seed))
+                backbone = FNABackbone(
+                    self.seed, (0,), output_stride=total_stride(self.seed.stages)
+                )
             seed = _format_size("backbone", backbone, self.input_size)
         return f"{self._size(derived)}, at {height}x{width}; the seed's: {seed}"
 
@@ -175,16 +172,6 @@ def _refuse_other(path: str, what: str, found: dict, expected: dict) -> None:
             )
 
 
-def layer_names(backbone: FNASuperNet) -> list[str]:
-    """``S.L`` of every searched layer: stage (as in the keys ``blocks.S``) and layer, from 0."""
-    first = 1 + len(backbone.fixed_stages)
-    return [
-        f"{number}.{layer}"
-        for number, stage in enumerate(backbone.searched_stages, first)
-        for layer in range(len(stage.ops))
-    ]
-
-
 def mean_entropy(backbone: FNASuperNet) -> float:
     """Entropy of softmax(α) in nats, averaged over the searched layers."""
     entropies = [
@@ -210,10 +197,6 @@ def with_backbone(model: nn.Module, backbone: nn.Module) -> nn.Module:
     twin = model.__new__(type(model))
     twin.__dict__ = dict(model.__dict__, _modules=dict(model._modules, backbone=backbone))
     return twin
-
-
-def _total_stride(net_config: NetConfig) -> int:
-    return math.prod((STEM_STRIDE, *(stage.stride for stage in net_config.stages)))
 
 
 def _format_size(name: str, module: nn.Module, input_size: tuple[int, int]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from models import InputError
+from models import InputError, rename_released
 
 _BN_EPS = 1e-3  # of SSDLite, whose heads end with a BN
 _SCORES = 81  # of SSDLite's anchors: COCO's 80 classes and the background
@@ -181,7 +181,10 @@ def convert(checkpoint: Mapping, model: nn.Module, where: str) -> tuple[dict, st
         return None
 
     released = _Released(tensors, f"{where}: released {kind.framework}")
-    released.modules = _numbered_extra_layers(released)
+    # keys of the file by our names of an MBConv's parts, so that messages can name the file's own
+    keys = rename_released({key: key for key in tensors})
+    modules = {ours.rpartition(".")[0]: key.rpartition(".")[0] for ours, key in keys.items()}
+    released.modules = modules | _numbered_extra_layers(released)
     rules = {pattern: (source, _copied) for pattern, source in kind.renamed.items()} | kind.changed
     state_dict, folded = {}, set()
     for key, tensor in model.state_dict().items():

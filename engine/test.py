@@ -11,11 +11,11 @@ from mmengine.evaluator import DumpResults
 from torch import nn
 
 from models import InputError, count_madds, count_params
+from models.files import write_whole
 
 from .config import OneLineParser, add_arguments, load_config, make_work_dir, user_path
 from .distributed import unwrapped
 from .entry import build_runner, run
-from .files import write_whole
 from .hooks import MatchCheckpoint
 
 

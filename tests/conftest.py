@@ -16,10 +16,17 @@ import fna_det  # noqa: E402, F401  (registers what configs name)
 import fna_seg  # noqa: E402, F401
 from datasets.toy_city import write_dataset  # noqa: E402
 from engine.config import build_model  # noqa: E402
-from models import FNABackbone  # noqa: E402
+from models import FNABackbone, NetConfig  # noqa: E402
+from models.seed import save_seed  # noqa: E402
 
 REPO = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("retinanet", "ssdlite", "deeplabv3", "mobilenetv2")
+
+SEED_META = {
+    "net_config": str(NetConfig.parse(REPO / "configs/net_configs/mobilenetv2.txt")),
+    "source": "random numbers",
+    "licence": "none",
+}
 
 
 def pytest_collection_modifyitems(items):
@@ -67,9 +74,9 @@ def fna_data() -> Path:
 
 @pytest.fixture(scope="session")
 def seed_file(seed_network, tmp_path_factory) -> Path:
-    """A seed with random weights, in a file as the paper's authors released theirs."""
+    """A seed file with random weights."""
     path = tmp_path_factory.mktemp("seed") / "seed.pth"
-    torch.save(seed_network.state_dict(), path)
+    save_seed(seed_network.state_dict(), SEED_META, path)
     return path
 
 

@@ -107,7 +107,8 @@ def make_runner(
             max_epochs=3,
             arch_start_epoch=1,
             split=dict(ratio=0.5, seed=0),
-            cost=dict(weight=0.1, base=10, scale=2, unit=1e5, input_size=(16, 16)) | (cost or {}),
+            cost=dict(type="MAdds", weight=0.1, base=10, scale=2, unit=1e5, input_size=(16, 16))
+            | (cost or {}),
             seed_net_config="configs/net_configs/mobilenetv2.txt",
         )
         | (loop or {}),

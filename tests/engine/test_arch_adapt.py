@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 
 from engine.amp import use_amp
 from engine.arch_adapt import ArchAdaptLoop
-from models import InputError, count_madds
+from models import InputError, count_madds, expected_cost
 
 from .arch_adapt_tools import (
     LAYERS,
@@ -260,7 +260,7 @@ def test_a_larger_lambda_gives_a_smaller_network(tmp_path):
             tmp_path / str(weight), cost=dict(weight=weight), loop=dict(arch_steps=3)
         )
         runner.train()
-        madds.append(runner.model.backbone.expected_madds((16, 16)).item())
+        madds.append(expected_cost(runner.model.backbone, runner.train_loop.prices).item())
         assert all(alpha.isfinite().all() for alpha in alphas_of(runner))
     assert madds[1] < 0.8 * madds[0]
     assert str(runner.model.backbone.derive()).count("skip") == 2

