@@ -94,7 +94,7 @@ class FNASuperNet(StagedBackbone):
         strides: Stride of each searched stage's first layer.
         ops: Candidate ops of every searched layer. ``skip`` is left out where it cannot be: in a
             stage's first layer.
-        temperature: Divides α before the softmax.
+        temperature: Divides α before the softmax that weighs outputs and cost.
         layer_ops: Candidate ops of single layers in place of ``ops``. A key names stage and layer
             as state-dict keys do: ``{'6.0': ['k3_e6', 'k5_e6']}`` is for ``blocks.6.layers.0``.
         out_indices, output_stride, last_channels, norm_cfg, init_cfg: As in ``FNABackbone``. Where
@@ -161,11 +161,13 @@ class FNASuperNet(StagedBackbone):
     def sample_path(self, generator: torch.Generator, uniform: bool = False) -> list[int]:
         """Draw one candidate for each searched layer, by softmax(α) or uniformly.
 
+        As in the released code, the temperature takes no part: it acts on outputs and cost only.
+
         Args:
             generator: A CPU generator. Ranks that hold equal generators and α draw equal paths.
         """
         chances = [
-            torch.ones(len(layer.candidates)) if uniform else layer.probabilities().detach().cpu()
+            torch.ones(len(layer.candidates)) if uniform else layer.alpha.detach().softmax(0).cpu()
             for layer in self.mixed_layers
         ]
         return [torch.multinomial(chance, 1, generator=generator).item() for chance in chances]
@@ -191,13 +193,12 @@ class FNASuperNet(StagedBackbone):
         return torch.stack(terms).sum()
 
     def derive(self) -> NetConfig:
-        """The architecture that α prefers: argmax per layer; within a stage, skips go last."""
+        """The architecture that α prefers, argmax per layer; NetConfig puts skips last."""
         choices = iter(layer.candidates[layer.alpha.argmax().item()] for layer in self.mixed_layers)
         stages = list(self.fixed_stages)
         for stage in self.searched_stages:
-            ops = [next(choices) for _ in stage.ops]
-            ops.sort(key=lambda op: op == SKIP)  # stable: real ops keep their order
-            stages.append(Stage(stage.in_channels, stage.out_channels, tuple(ops), stage.stride))
+            ops = tuple(next(choices) for _ in stage.ops)
+            stages.append(Stage(stage.in_channels, stage.out_channels, ops, stage.stride))
         return NetConfig(tuple(stages))
 
 
