@@ -12,30 +12,23 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from models import InputError, rename_released
+from models import InputError, rename_to_released
 
-_BN_EPS = 1e-3  # of SSDLite, whose heads end with a BN
 _SCORES = 81  # of SSDLite's anchors: COCO's 80 classes and the background
 _COUNTER = "num_batches_tracked"  # of BN; nothing here reads it
-_EXTRA = "backbone.extra."
-_EXTRA_PARTS = 6  # of an extra layer: 1x1 conv, BN, depthwise conv, BN, 1x1 conv, BN
 
 
 @dataclass
 class _Released:
-    """The tensors of a released file, and which of them have been used.
-
-    ``modules`` maps what the table calls a module to the file's own name, where they differ.
-    """
+    """The tensors of a released file, and which of them have been used."""
 
     tensors: Mapping[str, Tensor]
     where: str
-    modules: dict[str, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
     def read(self, module: str, name: str, shape: torch.Size) -> Tensor:
         """A module's tensor, which must be there in this shape."""
-        key = f"{self.modules.get(module, module)}.{name}"
+        key = f"{module}.{name}"
         if key not in self.tensors:
             raise self.error(f"has no {key}, expected {tuple(shape)}")
         tensor = self.tensors[key]
@@ -58,28 +51,12 @@ def _pooling_first(released: _Released, module: str, name: str, shape: torch.Siz
     return released.read(module, name, shape).roll(shape[1] // 5, dims=1)
 
 
-def _folded(released: _Released, head: str, name: str, shape: torch.Size) -> Tensor:
-    """Weight or bias of the one conv that computes what ``head.3``, a conv, and its BN compute.
-
-    BN makes (y - mean) * scale + bias of y, where scale = weight / sqrt(var + eps).
-    """
-    weight, bias, mean, var = (
-        released.read(f"{head}.4", of_bn, shape[:1]).double()
-        for of_bn in ("weight", "bias", "running_mean", "running_var")
-    )
-    scale = weight / (var + _BN_EPS).sqrt()
-    if name == "bias":
-        return (bias - mean * scale).float()
-    conv = released.read(f"{head}.3", "weight", shape).double()
-    return (conv * scale.view(-1, 1, 1, 1)).float()
-
-
-def _background_last(released: _Released, head: str, name: str, shape: torch.Size) -> Tensor:
-    """As ``_folded``, for scores: mmdet 0.x had the background before the classes, not after."""
+def _background_last(released: _Released, module: str, name: str, shape: torch.Size) -> Tensor:
+    """A tensor over an SSDLite head's scores: mmdet 0.x had the background before the classes."""
     if shape[0] % _SCORES:
-        raise released.error(f"{head} scores COCO's 80 classes, the model others")
-    folded = _folded(released, head, name, shape)
-    return folded.unflatten(0, (-1, _SCORES)).roll(-1, dims=1).flatten(0, 1)
+        raise released.error(f"{module} scores COCO's 80 classes, the model others")
+    scores = released.read(module, name, shape).unflatten(0, (-1, _SCORES))
+    return scores.roll(-1, dims=1).flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -91,7 +68,9 @@ class _Format:
         sign: The beginning of keys that tell such files from each other.
         parts: The beginnings of keys all of which the network must use.
         renamed: Pattern of a module here → the module there whose tensors it takes.
-        changed: The same, for modules whose tensors are made of other tensors, and how.
+        changed: The same, for modules whose tensors are made of the file's, and how.
+
+    A pattern must match as a whole; the first that does counts.
     """
 
     framework: str
@@ -101,7 +80,16 @@ class _Format:
     changed: dict[str, tuple[str, Callable[[_Released, str, str, torch.Size], Tensor]]]
 
 
+# mmdet 0.6.0 had bare convs in RetinaHead's towers; two weeks later it made them ConvModules, whose
+# names are today's. The paper's file may be of either time.
 _FORMATS = (
+    _Format(
+        "RetinaNet",
+        sign="bbox_head.cls_convs.0.weight",
+        parts=("backbone.", "neck.", "bbox_head."),
+        renamed={r"(bbox_head\.(?:cls|reg)_convs\.\d+)\.conv": r"\1", r".+": r"\g<0>"},
+        changed={},
+    ),
     _Format(
         "RetinaNet",
         sign="neck.fpn_convs.",
@@ -111,22 +99,30 @@ _FORMATS = (
     ),
     _Format(
         "SSDLite",
-        sign=_EXTRA,
-        parts=("backbone.blocks.", _EXTRA, "bbox_head."),
+        sign="backbone.extra.",
+        parts=("backbone.", "bbox_head."),
         renamed={
             r"backbone\.blocks\..+": r"\g<0>",
-            r"neck\.extra_layers\.(\d+)\.0\.conv": r"backbone.extra.\1.0",
-            r"neck\.extra_layers\.(\d+)\.0\.bn": r"backbone.extra.\1.1",
-            r"neck\.extra_layers\.(\d+)\.1\.depthwise_conv\.conv": r"backbone.extra.\1.2",
-            r"neck\.extra_layers\.(\d+)\.1\.depthwise_conv\.bn": r"backbone.extra.\1.3",
-            r"neck\.extra_layers\.(\d+)\.1\.pointwise_conv\.conv": r"backbone.extra.\1.4",
-            r"neck\.extra_layers\.(\d+)\.1\.pointwise_conv\.bn": r"backbone.extra.\1.5",
-            r"(bbox_head\.(?:cls|reg)_convs\.\d+)\.0\.conv": r"\1.0",
-            r"(bbox_head\.(?:cls|reg)_convs\.\d+)\.0\.bn": r"\1.1",
+            **{
+                rf"neck\.extra_layers\.{layer}\.{ours}": f"backbone.extra.{theirs}"
+                for layer in range(4)
+                for ours, theirs in (
+                    (r"0\.conv", f"{2 * layer}.0"),
+                    (r"0\.bn", f"{2 * layer}.1"),
+                    (r"1\.depthwise_conv\.conv", f"{2 * layer + 1}.0"),
+                    (r"1\.depthwise_conv\.bn", f"{2 * layer + 1}.1"),
+                    (r"1\.pointwise_conv\.conv", f"{2 * layer + 1}.3"),
+                    (r"1\.pointwise_conv\.bn", f"{2 * layer + 1}.4"),
+                )
+            },
+            r"(bbox_head\.(?:cls|reg)_convs\.\d+)\.depthwise_conv\.conv": r"\1.0",
+            r"(bbox_head\.(?:cls|reg)_convs\.\d+)\.depthwise_conv\.bn": r"\1.1",
+            r"(bbox_head\.reg_convs\.\d+)\.pointwise_conv\.conv": r"\1.3",
+            r"(bbox_head\.reg_convs\.\d+)\.pointwise_conv\.bn": r"\1.4",
         },
         changed={
-            r"(bbox_head\.cls_convs\.\d+)\.1": (r"\1", _background_last),
-            r"(bbox_head\.reg_convs\.\d+)\.1": (r"\1", _folded),
+            r"(bbox_head\.cls_convs\.\d+)\.pointwise_conv\.conv": (r"\1.3", _background_last),
+            r"(bbox_head\.cls_convs\.\d+)\.pointwise_conv\.bn": (r"\1.4", _background_last),
         },
     ),
     _Format(
@@ -181,48 +177,22 @@ def convert(checkpoint: Mapping, model: nn.Module, where: str) -> tuple[dict, st
         return None
 
     released = _Released(tensors, f"{where}: released {kind.framework}")
-    # keys of the file by our names of an MBConv's parts, so that messages can name the file's own
-    keys = rename_released({key: key for key in tensors})
-    modules = {ours.rpartition(".")[0]: key.rpartition(".")[0] for ours, key in keys.items()}
-    released.modules = modules | _numbered_extra_layers(released)
     rules = {pattern: (source, _copied) for pattern, source in kind.renamed.items()} | kind.changed
-    state_dict, folded = {}, set()
-    for key, tensor in model.state_dict().items():
-        module, _, name = key.rpartition(".")
+    state_dict = {}
+    expected = model.state_dict()
+    # an MBConv's parts numbered as in the file, so that messages name the file's own keys
+    for key, (numbered, tensor) in zip(expected, rename_to_released(expected).items(), strict=True):
+        module, _, name = numbered.rpartition(".")
         if name == _COUNTER:
             continue
         matches = (re.fullmatch(pattern, module) for pattern in rules)
         if (match := next(filter(None, matches), None)) is None:
             raise released.error(f"has nothing for {key}")
         source, make = rules[match.re.pattern]
-        used_before = set(released.used)
         state_dict[key] = make(released, match.expand(source), name, tensor.shape)
-        if make in (_folded, _background_last):
-            folded |= released.used - used_before
 
     unused = [key for key in tensors if key not in released.used and not key.endswith(_COUNTER)]
     if surplus := [key for key in unused if key.startswith(kind.parts)]:
         raise released.error(f"has {surplus[0]}, for which the network has no use")
-    report = (
-        f"{released.where}: {len(released.used)} tensors used, {len(folded)} of them BNs and convs "
-        f"folded into one; 0 missing; {len(unused)} unused"
-    )
+    report = f"{released.where}: {len(released.used)} tensors used, 0 missing; {len(unused)} unused"
     return state_dict, report + (f": {', '.join(map(ascii, unused[:3]))}" if unused else "")
-
-
-def _numbered_extra_layers(released: _Released) -> dict[str, str]:
-    """SSDLite's extra layers, by order: ``backbone.extra.LAYER.PART`` → the file's name.
-
-    How their modules are named is not known, but what they are: 1x1 conv, depthwise 3x3 conv and
-    1x1 conv, each with its BN. Their tensors' shapes are checked when they are read.
-    """
-    keys = [key for key in released.tensors if key.startswith(_EXTRA)]
-    modules = list(dict.fromkeys(key.rpartition(".")[0] for key in keys))
-    for number, module in enumerate(modules):
-        weight = released.tensors.get(f"{module}.weight")
-        if (getattr(weight, "ndim", None) == 4) != (number % 2 == 0):
-            expected = "conv" if number % 2 == 0 else "BN"
-            raise released.error(f"{module}.weight is not of a {expected}, which is next there")
-    numbers = (divmod(number, _EXTRA_PARTS) for number in range(len(modules)))
-    names = (f"{_EXTRA}{layer}.{part}" for layer, part in numbers)
-    return dict(zip(names, modules, strict=True))

@@ -5,6 +5,6 @@ from engine import mmcv_ops
 mmcv_ops.install()  # before mmdet's models are imported
 
 from .coco import CheckedCocoDataset  # noqa: E402
-from .ssd import LegacySSDLiteAnchorGenerator, SSDLiteHead  # noqa: E402
+from .ssd import SSDLiteHead  # noqa: E402
 
-__all__ = ["CheckedCocoDataset", "LegacySSDLiteAnchorGenerator", "SSDLiteHead"]
+__all__ = ["CheckedCocoDataset", "SSDLiteHead"]

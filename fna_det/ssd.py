@@ -1,44 +1,41 @@
-"""mmdet's SSD head, made to predict, and its anchors as mmdet 0.x had them."""
+"""SSDLite's head: mmdet's SSD head with the paper's convs, made to predict."""
 
-from collections.abc import Sequence
-
+from mmcv.cnn import DepthwiseSeparableConvModule
 from mmdet.models.dense_heads import SSDHead
-from mmdet.models.task_modules.prior_generators.anchor_generator import (
-    LegacySSDAnchorGenerator,
-    SSDAnchorGenerator,
-)
-from mmdet.registry import MODELS, TASK_UTILS
+from mmdet.registry import MODELS
+from torch import nn
 
 
 @MODELS.register_module()
 class SSDLiteHead(SSDHead):
-    """``SSDHead`` as it is, but for a bug that ends every prediction with an AttributeError.
+    """``SSDHead`` whose predictors are depthwise-separable convs, each with a BN.
 
-    The base class asks ``loss_cls`` how scores are activated; ``SSDHead`` computes its loss itself
-    and has none. With None, the base class takes the softmax, with which SSD trains.
+    The depthwise 3x3 conv is followed by BN and the activation, the 1x1 conv by BN only and without
+    a bias, as in the paper's released code; mmdet's ends in a biased 1x1 conv. ``stacked_convs``
+    and ``use_depthwise`` have no effect.
+
+    The base class asks ``loss_cls`` how scores are activated, but ``SSDHead`` computes its loss
+    itself and has none, so every prediction would end with an AttributeError. With None, the base
+    class takes the softmax, with which SSD trains.
     """
 
     loss_cls = None
 
+    def _init_layers(self) -> None:
+        self.cls_convs = self._predictors(self.cls_out_channels)
+        self.reg_convs = self._predictors(4)
 
-@TASK_UTILS.register_module()
-class LegacySSDLiteAnchorGenerator(LegacySSDAnchorGenerator):
-    """``LegacySSDAnchorGenerator`` for sizes of one's own, which it does not take.
-
-    Args:
-        strides, ratios, min_sizes, max_sizes, scale_major: As ``SSDAnchorGenerator``'s.
-    """
-
-    def __init__(
-        self,
-        strides: Sequence[int],
-        ratios: Sequence[Sequence[float]],
-        min_sizes: Sequence[float],
-        max_sizes: Sequence[float],
-        scale_major: bool = True,
-    ):
-        SSDAnchorGenerator.__init__(
-            self, strides, ratios, min_sizes, max_sizes, scale_major=scale_major
+    def _predictors(self, outputs: int) -> nn.ModuleList:
+        """For each map of C channels, N×C×H×W → N×(anchors·outputs)×H×W."""
+        return nn.ModuleList(
+            DepthwiseSeparableConvModule(
+                channels,
+                anchors * outputs,
+                kernel_size=3,
+                padding=1,
+                norm_cfg=self.norm_cfg,
+                act_cfg=self.act_cfg,
+                pw_act_cfg=None,
+            )
+            for channels, anchors in zip(self.in_channels, self.num_base_priors, strict=True)
         )
-        self.centers = [((stride - 1) / 2, (stride - 1) / 2) for stride in strides]
-        self.base_anchors = self.gen_base_anchors()

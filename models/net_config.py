@@ -6,7 +6,7 @@ paper's released files. The text is parsed with a grammar of its own and never e
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import InputError
@@ -41,12 +41,15 @@ class Stage:
 class NetConfig:
     """The architecture of a backbone: its stages after the stem.
 
-    ``str(net_config)`` is the released text form; :meth:`parse` reads it back.
+    Within a stage, skips go last and real ops keep their order, as in the released detection code:
+    orders that compute the same are equal. ``str(net_config)`` is the released text form;
+    :meth:`parse` reads it back.
     """
 
     stages: tuple[Stage, ...]
 
     def __post_init__(self):
+        object.__setattr__(self, "stages", tuple(map(_skips_last, self.stages)))  # frozen
         check(self.stages)
 
     def __str__(self) -> str:
@@ -61,8 +64,8 @@ class NetConfig:
                 that holds such text, or ``[[[in, out], [op, ...], stride], ...]``.
 
         Raises:
-            InputError: The text is malformed, names an unknown op, starts a stage with ``skip``, or
-                its channels do not fit together. The message names the file and the stage.
+            InputError: The text is malformed, names an unknown op, a stage has only skips, or its
+                channels do not fit together. The message names the file and the stage.
         """
         if isinstance(source, cls):
             return source
@@ -96,10 +99,10 @@ def check(stages: tuple[Stage, ...]) -> None:
                 parse_op(op)
             except InputError as error:
                 raise InputError(f"stage {number}: {error}") from None
-        if stage.ops[0] == SKIP:
+        if set(stage.ops) == {SKIP}:
             raise InputError(
-                f"stage {number}: starts with 'skip', but a stage's first layer changes "
-                "channels or stride and must be a real op"
+                f"stage {number}: has only skips, expected at least one real op, which changes "
+                "channels or stride"
             )
         previous = stages[number - 2] if number > 1 else None
         if previous and previous.out_channels != stage.in_channels:
@@ -107,6 +110,10 @@ def check(stages: tuple[Stage, ...]) -> None:
                 f"stage {number}: takes {stage.in_channels} channels, but stage {number - 1} gives "
                 f"{previous.out_channels}"
             )
+
+
+def _skips_last(stage: Stage) -> Stage:
+    return replace(stage, ops=tuple(sorted(stage.ops, key=lambda op: op == SKIP)))
 
 
 def is_text(source: str) -> bool:

@@ -78,12 +78,11 @@ class SearchSpace:
         }
 
     def net_config(self, choices: Iterable[int]) -> NetConfig:
-        """The architecture of one candidate for each searched layer; in a stage, skips go last."""
+        """The architecture of one candidate, by its index, for each searched layer."""
         choices, stages = iter(choices), list(self.fixed)
         for stage in self.searched:
-            ops = [candidates[next(choices)] for candidates in stage.ops]
-            ops.sort(key=lambda op: op == SKIP)  # stable: real ops keep their order
-            stages.append(Stage(stage.in_channels, stage.out_channels, tuple(ops), stage.stride))
+            ops = tuple(candidates[next(choices)] for candidates in stage.ops)
+            stages.append(Stage(stage.in_channels, stage.out_channels, ops, stage.stride))
         return NetConfig(tuple(stages))
 
 

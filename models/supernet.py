@@ -87,7 +87,7 @@ class FNASuperNet(StagedBackbone):
         strides: Stride of each searched stage's first layer.
         ops: Candidate ops of every searched layer. ``skip`` is left out where it cannot be: in a
             stage's first layer.
-        temperature: Divides α before the softmax.
+        temperature: Divides α before the softmax that weighs outputs and cost.
         layer_ops: Candidate ops of single layers in place of ``ops``. A key names stage and layer
             as state-dict keys do: ``{'6.0': ['k3_e6', 'k5_e6']}`` is for ``blocks.6.layers.0``.
         out_indices, output_stride, last_channels, norm_cfg, init_cfg: As in ``FNABackbone``. Where
@@ -152,15 +152,17 @@ class FNASuperNet(StagedBackbone):
     def sample_path(self, generator: torch.Generator, uniform: bool = False) -> list[int]:
         """Draw one candidate for each searched layer, by softmax(α) or uniformly.
 
+        As in the released code, the temperature takes no part: it acts on outputs and cost only.
+
         Args:
             generator: A CPU generator. Ranks that hold equal generators and α draw equal paths.
         """
         chances = [
-            torch.ones(len(layer.candidates)) if uniform else layer.probabilities().detach().cpu()
+            torch.ones(len(layer.candidates)) if uniform else layer.alpha.detach().softmax(0).cpu()
             for layer in self.mixed_layers
         ]
         return [torch.multinomial(chance, 1, generator=generator).item() for chance in chances]
 
     def derive(self) -> NetConfig:
-        """The architecture that α prefers: argmax per layer; within a stage, skips go last."""
+        """The architecture that α prefers: argmax per layer."""
         return self.search_space.net_config(alpha.argmax().item() for alpha in self.alphas())

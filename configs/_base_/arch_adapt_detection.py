@@ -1,5 +1,5 @@
 # What the searches of both detectors share (paper, section 4.3).
-sync_bn = "torch"
+# BN is not synchronized, as in the authors' searches; sync_bn = "torch" would
 # every process computes the same path: only its gradients are averaged
 model_wrapper_cfg = dict(type="SampledPathParallel")
 

@@ -55,6 +55,8 @@ val_evaluator = dict(
     ann_file=data_root + "annotations/instances_val2017.json",
     metric="bbox",
     format_only=False,
+    # COCO's own limits of detections per image; mmdet's would take AP50 to APl at 1000
+    proposal_nums=(1, 10, 100),
 )
 test_evaluator = val_evaluator
 

@@ -31,25 +31,24 @@ model = dict(
         use_depthwise=True,
         norm_cfg=norm_cfg,
         act_cfg=act_cfg,
-        init_cfg=dict(type="TruncNormal", layer="Conv2d", std=0.03),
+        init_cfg=dict(type="Normal", layer="Conv2d", std=0.03),
     ),
     bbox_head=dict(
         type="SSDLiteHead",
         num_classes=80,
         in_channels=map_channels,
-        use_depthwise=True,
         norm_cfg=norm_cfg,
         act_cfg=act_cfg,
-        init_cfg=dict(type="Normal", layer="Conv2d", std=0.001),
-        # Sizes in pixels: 0.2 to 0.95 of the image in equal steps, the last up to the whole image
-        # (Liu et al., SSD, equation 4). mmdet works sizes out by itself for 300 and 512 only.
+        init_cfg=dict(type="Normal", layer="Conv2d", std=0.03),
+        # The authors kept the sizes of SSD for images of 300 pixels, though theirs have 320: mmdet
+        # makes them 30, 60, 114, 168, 222 and 276 pixels, each up to the next and the last to 330.
         anchor_generator=dict(
             type="SSDAnchorGenerator",
             scale_major=False,
+            input_size=300,
+            basesize_ratio_range=(0.2, 0.95),
             strides=[16, 32, 64, 107, 160, 320],
             ratios=[[2], [2, 3], [2, 3], [2, 3], [2], [2]],
-            min_sizes=[64, 112, 160, 208, 256, 304],
-            max_sizes=[112, 160, 208, 256, 304, 320],
         ),
         bbox_coder=dict(
             type="DeltaXYWHBBoxCoder",

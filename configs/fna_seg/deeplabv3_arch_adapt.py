@@ -11,8 +11,8 @@ scale = (1024, 512)
 crop_size = (321, 321)
 # height and width at which MAdds are counted: what the network sees here
 input_size = crop_size
-# every process computes the same path: only its gradients are averaged
-sync_bn = "torch"
+# BN is not synchronized, as in the authors' search; sync_bn = "torch" would.
+# Every process computes the same path: only its gradients are averaged.
 model_wrapper_cfg = dict(type="SampledPathParallel")
 
 data_preprocessor = dict(size=crop_size)

@@ -2,25 +2,30 @@
 
 import os
 import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from mmengine.optim import OptimWrapper
 from torch import distributed, multiprocessing, nn
 
 from engine import arch_report
 from engine.distributed import CPUSyncBatchNorm, average_gradients
 
-from .arch_adapt_tools import make_runner
+from .arch_adapt_tools import TinyTask, make_runner
 
 PROCESSES = 2
 # One image a process, so that everything hangs on the synchronization of BN.
 PER_PROCESS = dict(batch_size=1, loop=dict(arch_steps=2, weight_steps=1))
 
 
-def search(work_dir: Path, **settings: object) -> dict[str, object]:
+def search(work_dir: Path, sync_bn: str | None = "torch", **settings: object) -> dict[str, object]:
     """Run a whole search; returns its state dict, paths and images."""
-    cfg = dict(sync_bn="torch", model_wrapper_cfg=dict(type="SampledPathParallel"))
+    cfg = dict(sync_bn=sync_bn, model_wrapper_cfg=dict(type="SampledPathParallel"))
     runner = make_runner(work_dir, cfg=cfg, **settings)
     runner.train()
     model = getattr(runner.model, "module", runner.model)
@@ -43,7 +48,12 @@ def process(rank: int, port: int, work_dir: Path) -> None:
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
     )  # fmt: skip
     distributed.init_process_group("gloo")
-    result = search(work_dir / "two", launcher="pytorch", **PER_PROCESS)
+    with counted_messages() as messages:
+        result = search(work_dir / "two", launcher="pytorch", **PER_PROCESS)
+    result["messages"] = messages
+    with counted_messages() as messages:  # BN as in the real searches
+        result["own"] = search(work_dir / "own", None, launcher="pytorch", **PER_PROCESS)
+    result["own"]["messages"] = messages
     result["averaged"] = averaged_gradients(rank)
     noisy = dict(launcher="pytorch", noise=0.1, dropout=0.5, **PER_PROCESS)
     result["whole"] = search(work_dir / "whole", checkpoint_interval=7, **noisy)["state"]
@@ -52,6 +62,34 @@ def process(rank: int, port: int, work_dir: Path) -> None:
     torch.save(result, work_dir / f"rank_{rank}.pth")
     distributed.barrier()
     distributed.destroy_process_group()
+
+
+@contextmanager
+def counted_messages() -> Iterator[Counter]:
+    """How often processes add up tensors inside forward and backward passes, and outside."""
+    messages, passes = Counter(), []
+    all_reduce = distributed.all_reduce
+
+    def counting(*args, **kwargs):
+        messages["inside" if passes else "outside"] += 1
+        return all_reduce(*args, **kwargs)
+
+    def a_pass(method):
+        def wrapped(*args, **kwargs):
+            passes.append(method)
+            try:
+                return method(*args, **kwargs)
+            finally:
+                passes.pop()
+
+        return wrapped
+
+    with (
+        mock.patch.object(distributed, "all_reduce", counting),
+        mock.patch.object(TinyTask, "forward", a_pass(TinyTask.forward)),
+        mock.patch.object(OptimWrapper, "backward", a_pass(OptimWrapper.backward)),
+    ):
+        yield messages
 
 
 def averaged_gradients(rank: int) -> list[torch.Tensor | None]:
@@ -85,6 +123,21 @@ def test_ranks_stay_equal(results):
     assert one["images"] != other["images"]
     for key, tensor in one["state"].items():
         assert torch.equal(tensor, other["state"][key]), key
+
+
+def test_bn_sends_messages_only_where_it_is_synchronized(results):
+    for result in results:
+        assert result["messages"]["inside"] > 0
+        assert result["own"]["messages"]["inside"] == 0
+        assert result["own"]["messages"]["outside"] == result["messages"]["outside"] > 0
+
+
+def test_ranks_with_bn_of_their_own_share_all_but_its_statistics(results):
+    one, other = (result["own"] for result in results)
+    assert not one["synchronized"] and one["paths"] == other["paths"]
+    for key, tensor in one["state"].items():
+        own = key.endswith(("running_mean", "running_var"))
+        assert torch.equal(tensor, other["state"][key]) != own, key
 
 
 def test_each_rank_resumes_where_it_was(results):

@@ -7,8 +7,10 @@ from importlib.machinery import ModuleSpec
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 
 from engine import mmcv_ops
+from tests.conftest import REPO
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 NUM_CLASSES = 4
@@ -68,6 +70,21 @@ def test_offset_decides_between_two_boxes(ops):
     scores = torch.tensor([0.9, 0.8])
     assert ops.nms(boxes, scores, 0.53, offset=0)[1].tolist() == [0, 1]
     assert ops.nms(boxes, scores, 0.53, offset=1)[1].tolist() == [0]
+
+
+@pytest.mark.parametrize("name, shift", [("retinanet", 4.1), ("ssdlite", 3.1)])
+def test_legacy_configs_count_widths_with_one_more(ops, name, shift):
+    """12 wide, moved by 4.1: overlap 7.9 / 16.1, less than 0.5, but 8.9 / 17.1 counted so.
+
+    By 3.1: 8.9 / 15.1, less than 0.6, but 9.9 / 16.1. A third box is of another class, and stays.
+    """
+    cfg = Config.fromfile(REPO / f"configs/fna_det/{name}_fna_param_adapt_legacy.py")
+    nms = cfg.model.test_cfg.nms
+    boxes = torch.tensor([[0.0, 0.0, 12.0, 9.0], [shift, 0.0, 12.0 + shift, 9.0]])[[0, 1, 1]]
+    scores, classes = torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 0, 1])
+    assert ops.batched_nms(boxes, scores, classes, nms)[1].tolist() == [0, 2]
+    today = dict(nms, offset=0)
+    assert ops.batched_nms(boxes, scores, classes, today)[1].tolist() == [0, 1, 2]
 
 
 def test_nms_score_threshold_and_limit(ops):

@@ -1,11 +1,18 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+import torch
+from mmdet.registry import METRICS
 from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from fna_det import CheckedCocoDataset
 from models import InputError
+from tests.conftest import REPO
 
 CLASSES = (
     "person",
@@ -95,3 +102,64 @@ def test_missing_and_broken_file(root):
 def test_filter_that_leaves_nothing(root):
     with pytest.raises(InputError, match="no image left"):
         load(root, filter_cfg=dict(min_size=10_000))
+
+
+def test_metrics_are_cocos_own(root):
+    """With more than 100 detections of an image, some of whose best by place are not in the 100.
+
+    mmdet's own limits, 100 to 1000, would find those for AP50 to APl.
+    """
+    path = root / "annotations/instances_val2017.json"
+    register_all_modules(init_default_scope=True)
+    cfg = Config.fromfile(REPO / "configs/fna_det/ssdlite_fna_param_adapt.py").val_evaluator
+    metric = METRICS.build(cfg | dict(ann_file=str(path), classwise=True))
+    metric.dataset_meta = dict(classes=CLASSES)
+
+    coco, generator = COCO(path), torch.Generator().manual_seed(0)
+    label_of = {coco.getCatIds(catNms=[name])[0]: label for label, name in enumerate(CLASSES)}
+    samples, rows = [], []
+    for image in coco.loadImgs(coco.getImgIds()):
+        truth = coco.loadAnns(coco.getAnnIds(image["id"]))
+        real = torch.tensor([[*a["bbox"][:2], *a["bbox"][2:]] for a in truth])
+        labels = torch.tensor([label_of[a["category_id"]] for a in truth])
+        # for each object, 150 boxes of its class elsewhere and one at its place, which is the best
+        # or, in every other class, the worst by score
+        noise = torch.rand(len(truth), 150, 4, generator=generator) * 30 + 1
+        boxes = torch.cat([noise, real[:, None]], 1)
+        scores = torch.rand(len(truth), 151, generator=generator) * 0.5 + 0.3
+        scores[:, -1] = torch.where(labels % 2 == 0, 0.9, 0.1)
+        boxes, scores = boxes.flatten(0, 1), scores.flatten()
+        labels = labels.repeat_interleave(151)
+        corners = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+        samples.append(
+            dict(
+                img_id=image["id"],
+                ori_shape=(image["height"], image["width"]),
+                pred_instances=dict(bboxes=corners, scores=scores, labels=labels),
+            )
+        )
+        ids = torch.tensor(list(label_of))[labels]
+        rows.append(
+            torch.cat(
+                [torch.full((len(ids), 1), image["id"]), boxes, scores[:, None], ids[:, None]], 1
+            )
+        )
+    metric.process({}, samples)
+    found = metric.compute_metrics(metric.results)
+
+    own = COCOeval(coco, coco.loadRes(torch.cat(rows).double().numpy()), "bbox")
+    own.params.catIds = list(label_of)
+    own.evaluate()
+    own.accumulate()
+    own.summarize()
+    names = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l")
+    assert own.stats[1] > 0.1 and found.keys() >= set(names)
+    for name, value in zip(names, own.stats, strict=False):
+        assert found[name] == pytest.approx(value, abs=6e-4), name
+    precision = own.eval["precision"][:, :, :, 0, -1]  # IoU, recall, category, of any size, at 100
+    for label, name in enumerate(CLASSES):
+        of_class = precision[:, :, label]
+        if (of_class > -1).any():
+            assert found[f"{name}_precision"] == pytest.approx(
+                np.mean(of_class[of_class > -1]), abs=6e-4
+            )

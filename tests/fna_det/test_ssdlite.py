@@ -16,9 +16,9 @@ from tests.conftest import REPO, build_detector, net_config_file
 
 # the paper's table 4, in millions and billions at 320x320, and what counting by its rules gives
 PAPER = {
-    "ssdlite_fna_param_adapt": ("4.6", "0.9", 4.63e6, 0.881e9),
-    "ssdlite_fna_param_adapt_legacy": ("4.6", "0.9", 4.63e6, 0.881e9),
-    "ssdlite_mbv2_param_adapt": ("4.3", "0.8", 4.32e6, 0.808e9),
+    "ssdlite_fna_param_adapt": ("4.6", "0.9", 4.630e6, 0.880e9),
+    "ssdlite_fna_param_adapt_legacy": ("4.6", "0.9", 4.630e6, 0.880e9),
+    "ssdlite_mbv2_param_adapt": ("4.3", "0.8", 4.323e6, 0.808e9),
 }
 MEAN = [123.675, 116.28, 103.53]
 CELLS = [20, 10, 5, 3, 2, 1]  # a side of each map
@@ -37,8 +37,8 @@ def test_cost_is_the_papers(name):
     rounded_params, rounded_madds, exact_params, exact_madds = PAPER[name]
     assert tuple(cfg.input_size) == (320, 320)
     assert (f"{params / 1e6:.1f}", f"{madds / 1e9:.1f}") == (rounded_params, rounded_madds)
-    assert params == pytest.approx(exact_params, rel=1e-2)
-    assert madds == pytest.approx(exact_madds, rel=1e-2)
+    assert params == pytest.approx(exact_params, abs=6e2)
+    assert madds == pytest.approx(exact_madds, abs=6e5)
 
 
 def test_maps_and_their_sizes():
@@ -62,6 +62,9 @@ def test_maps_and_their_sizes():
             depthwise, pointwise = (m for m in head.modules() if isinstance(m, nn.Conv2d))
             assert depthwise.groups == map_.shape[1] and depthwise.kernel_size == (3, 3)
             assert pointwise.kernel_size == (1, 1) and pointwise.out_channels == number * outputs
+            assert pointwise.bias is None
+            last = [m for m in head.modules() if not list(m.children())][-1]
+            assert isinstance(last, nn.BatchNorm2d) and last.num_features == number * outputs
 
 
 def test_all_norms_have_the_papers_eps():
@@ -71,30 +74,52 @@ def test_all_norms_have_the_papers_eps():
         assert eps == {1e-3}
 
 
-def test_anchors_by_hand():
-    """Squares of the level's size and of its geometric mean with the next, then the ratios.
+SHAPES = [  # width and height of each map's anchors, in pixels, to a hundredth
+    [(30, 30), (42.43, 42.43), (42.43, 21.21), (21.21, 42.43)],
+    [(60, 60), (82.70, 82.70), (84.85, 42.43), (42.43, 84.85), (103.92, 34.64), (34.64, 103.92)],
+    [(114, 114), (138.39, 138.39), (161.22, 80.61), (80.61, 161.22), (197.45, 65.82),
+     (65.82, 197.45)],
+    [(168, 168), (193.12, 193.12), (237.59, 118.79), (118.79, 237.59), (290.98, 96.99),
+     (96.99, 290.98)],
+    [(222, 222), (247.53, 247.53), (313.96, 156.98), (156.98, 313.96)],
+    [(276, 276), (301.79, 301.79), (390.32, 195.16), (195.16, 390.32)],
+]  # fmt: skip
 
-    Sizes are 0.2, 0.35 ... 0.95 and 1 of 320 pixels; centres those of the cells.
+
+@pytest.mark.parametrize("name", ["ssdlite_fna_param_adapt", "ssdlite_arch_adapt"])
+def test_anchors_by_hand(name):
+    """The authors' sizes, those of mmdet 0.6 for images of 300; centres those of the cells.
+
+    Squares of the level's size and of its geometric mean with the next, then the ratios.
     """
-    model, _ = build_detector("ssdlite_fna_param_adapt", device="cpu")
+    model, _ = build_detector(name, device="cpu")
     generator = model.bbox_head.prior_generator
-    sizes = [64, 112, 160, 208, 256, 304, 320]
-    ratios = [[2], [2, 3], [2, 3], [2, 3], [2], [2]]
     levels = generator.grid_priors([(n, n) for n in CELLS], device="cpu")
-    for level, (stride, count) in enumerate(zip([16, 32, 64, 107, 160, 320], CELLS, strict=True)):
-        size, larger = sizes[level], (sizes[level] * sizes[level + 1]) ** 0.5
-        shapes = [(size, size), (larger, larger)]
-        for ratio in ratios[level]:  # height over width: lying, then standing
-            wide, narrow = size * ratio**0.5, size / ratio**0.5
-            shapes += [(wide, narrow), (narrow, wide)]
+    numbers = zip(levels, [16, 32, 64, 107, 160, 320], CELLS, SHAPES, strict=True)
+    for level, stride, count, shapes in numbers:
         expected = [
             (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
             for y in (stride * (row + 0.5) for row in range(count))
             for x in (stride * (column + 0.5) for column in range(count))
             for w, h in shapes
         ]
-        torch.testing.assert_close(levels[level], torch.tensor(expected), rtol=0, atol=1e-3)
+        torch.testing.assert_close(level, torch.tensor(expected), rtol=0, atol=6e-3)
     assert sum(map(len, levels)) == 1600 + 600 + 150 + 54 + 16 + 4
+
+
+def test_new_layers_start_as_the_authors():
+    """Convs of neck and head at N(0, 0.03), their BN at 1 and 0; predictors have no bias."""
+    model, _ = build_detector("ssdlite_fna_param_adapt", device="cpu")
+    torch.manual_seed(0)
+    for part in (model.neck, model.bbox_head):
+        part.init_weights()
+        for module in part.modules():
+            if isinstance(module, nn.Conv2d):
+                assert module.bias is None
+                assert module.weight.mean().abs() < 6e-3
+                assert module.weight.std().item() == pytest.approx(0.03, rel=0.15)
+            elif isinstance(module, nn.BatchNorm2d):
+                assert (module.weight == 1).all() and (module.bias == 0).all()
 
 
 def centres_and_sizes(boxes):
@@ -145,7 +170,7 @@ def test_loss_by_hand():
         off = (delta[positive] - torch.cat(target, 1)).abs()
         loss_box += torch.where(off < 1, off.square() / 2, off - 0.5).sum()
         number += positive.sum()
-    assert number > 10
+    assert number > 5
     torch.testing.assert_close(sum(losses["loss_cls"]).squeeze(), loss_cls / number)
     torch.testing.assert_close(sum(losses["loss_bbox"]), loss_box / number)
 
@@ -172,8 +197,8 @@ def test_legacy_anchors_by_hand():
     today, _ = build_detector("ssdlite_fna_param_adapt", device="cpu")
     generator = model.bbox_head.prior_generator
     levels = generator.base_anchors
-    assert levels[0][0].tolist() == [-24, -24, 39, 39]  # 64 wide around 7.5
-    assert levels[5][0].tolist() == [8, 8, 311, 311]  # 304 wide around 159.5
+    assert levels[0][0].tolist() == [-7, -7, 22, 22]  # 30 wide around 7.5
+    assert levels[5][0].tolist() == [22, 22, 297, 297]  # 276 wide around 159.5
     for level, modern in zip(
         levels, today.bbox_head.prior_generator.gen_base_anchors(), strict=True
     ):
@@ -262,7 +287,7 @@ def test_the_head_predicts_by_softmax():
     scores[2][0, 81 + 7, 2, 3] = 6.0  # level 2, second anchor, class 7, row 2, column 3
     meta = dict(img_shape=(320, 320), ori_shape=(320, 320), scale_factor=(1.0, 1.0))
     (result,) = head.predict_by_feat(scores, deltas, batch_img_metas=[meta], rescale=True)
-    x, y, half = 64 * 3.5, 64 * 2.5, (160 * 208) ** 0.5 / 2
+    x, y, half = 64 * 3.5, 64 * 2.5, (114 * 168) ** 0.5 / 2
     box = [x - half, y - half, x + half, y + half]
     torch.testing.assert_close(result.bboxes, torch.tensor([box]), rtol=0, atol=1e-2)
     e6 = torch.tensor(6.0).exp()
@@ -286,8 +311,8 @@ def test_a_search_reports_the_published_sizes():
     report = ArchReport(model, cfg.input_size, seed, 15, {})
     text = report.compare(NetConfig.parse(net_config_file("ssdlite")))
     derived, seeds = text.split("; the seed's: ")
-    assert "whole model 4.628M params 0.881B MAdds, at 320x320" in derived
-    assert "whole model 4.320M params 0.808B MAdds" in seeds
+    assert "whole model 4.630M params 0.880B MAdds, at 320x320" in derived
+    assert "whole model 4.323M params 0.808B MAdds" in seeds
 
 
 def test_a_derived_network_is_the_configs():

@@ -1,7 +1,11 @@
 """DeepLabv3 and v3+ as the real configs build them: the paper's numbers, shapes, settings."""
 
+import re
+
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
+from torch import nn
 
 from engine.config import build_model
 from models import count_madds, count_params
@@ -137,3 +141,29 @@ def test_super_network_dilates_its_candidates_and_its_cost_table():
         ]
         assert depthwise and all(conv.dilation == (dilation, dilation) for conv in depthwise)
         assert all(conv.stride == (1, 1) for conv in depthwise)
+
+
+@pytest.mark.parametrize("name", ["deeplabv3", "deeplabv3plus_os16"])
+def test_head_learns_at_ten_times_the_rate_where_asked(name, tmp_path):
+    """The page's config: learning rate and decay of each parameter, by its module's kind."""
+    page = (REPO / "docs/new_dataset_segmentation.md").read_text()
+    (text,) = re.findall(r"^```python\n(_base_ [^`]*head_paramwise[^`]*)^```$", page, re.MULTILINE)
+    text = text.replace('"deeplabv3_fna', f'"{REPO}/configs/fna_seg/{name}_fna')
+    path = tmp_path / "config.py"
+    path.write_text(text.replace('"../_base_', f'"{REPO}/configs/_base_'))
+    model, cfg = build_model(str(path))
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    found = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    kinds = set()
+    for where, module in model.named_modules():
+        for which, parameter in module.named_parameters(recurse=False):
+            in_head = where.startswith("decode_head")
+            decays = not isinstance(module, nn.BatchNorm2d) and which != "bias"
+            expected = (0.1 if in_head else 0.01, 5e-4 if decays else 0.0)
+            assert found.pop(id(parameter)) == pytest.approx(expected), f"{where}.{which}"
+            kinds.add((in_head, type(module), which))
+    assert not found and len(kinds) == 7  # head: conv with bias, BN with both; backbone: no bias

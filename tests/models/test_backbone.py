@@ -187,5 +187,5 @@ def test_norm_cfg_of_another_norm(norm_cfg):
 def test_skip_is_the_identity():
     with_skip = NetConfig.parse("[[32, 16], ['k3_e1', 'skip', 'k3_e3'], 1]")
     backbone = FNABackbone(with_skip, out_indices=(1,), output_stride=2)
-    assert isinstance(backbone.blocks[1].layers[1], nn.Identity)
-    assert "blocks.1.layers.2.expand.0.weight" in backbone.state_dict()
+    assert isinstance(backbone.blocks[1].layers[2], nn.Identity)  # skips go last
+    assert "blocks.1.layers.1.expand.0.weight" in backbone.state_dict()

@@ -18,6 +18,16 @@ def test_published_text_survives_a_round_trip(name):
     assert NetConfig.parse(net_config) is net_config
 
 
+def test_skips_go_last_and_real_ops_keep_their_order():
+    mixed, sorted_ops = "'skip', 'k7_e3', 'skip', 'k3_e6', 'k5_e6'", ["k7_e3", "k3_e6", "k5_e6"]
+    net_config = NetConfig.parse(GOOD.replace("'k5_e6', 'skip'", mixed))
+    rows = [[[32, 16], ["k3_e1"], 1], [[16, 24], [*sorted_ops, "skip", "skip"], 2]]
+    assert net_config == NetConfig.parse(rows)
+    assert str(net_config).endswith("['k7_e3', 'k3_e6', 'k5_e6', 'skip', 'skip'], 2]")
+    rows[1][1] = ["skip", *sorted_ops, "skip"]
+    assert NetConfig.parse(rows) == net_config
+
+
 def test_reads_what_the_text_says():
     first, second = NetConfig.parse(GOOD).stages
     assert (first.in_channels, first.out_channels, first.ops, first.stride) == (
@@ -50,7 +60,7 @@ def test_spelling_variants_mean_the_same(variant):
     [
         (GOOD.replace("k5_e6", "k5e6"), 2, "unknown op 'k5e6'"),
         (GOOD.replace("k5_e6", "k4_e6"), 2, "even kernel size"),
-        (GOOD.replace("'k5_e6', 'skip'", "'skip', 'k5_e6'"), 2, "starts with 'skip'"),
+        (GOOD.replace("'k5_e6', 'skip'", "'skip', 'skip'"), 2, "has only skips"),
         (GOOD.replace("[16, 24]", "[24, 24]"), 2, "takes 24 channels, but stage 1 gives 16"),
         (GOOD.replace("[16, 24]", "[16, 24, 3]"), 2, "cannot read"),
         (GOOD.replace("], 2]", "], 3]"), 2, "stride 3"),

@@ -380,14 +380,14 @@ CHI_SQUARE = {3: 13.82, 4: 16.27, 5: 18.47, 6: 20.52, 7: 22.46}  # exceeded once
 
 
 @pytest.mark.parametrize("uniform", [False, True])
-def test_sampling_follows_the_softmax(uniform):
+def test_sampling_follows_the_softmax_without_temperature(uniform):
     supernet, draws = build(seed=5, temperature=0.6), 3000
     set_alphas(supernet, [0.5 * torch.randn(len(a)) for a in supernet.alphas()])
     generator = torch.Generator().manual_seed(0)
     paths = [supernet.sample_path(generator, uniform=uniform) for _ in range(draws)]
     statistics = []
     for layer, choices in zip(supernet.mixed_layers, zip(*paths, strict=True), strict=True):
-        powers = [1 if uniform else math.exp(a / 0.6) for a in layer.alpha.tolist()]
+        powers = [1 if uniform else math.exp(a) for a in layer.alpha.tolist()]
         expected = [draws * power / sum(powers) for power in powers]
         counts = [choices.count(i) for i in range(len(powers))]
         assert sum(counts) == draws
