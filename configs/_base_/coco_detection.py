@@ -57,5 +57,7 @@ val_evaluator = dict(
     format_only=False,
 )
 test_evaluator = val_evaluator
+# what a table of tested networks shows, and under which heading
+headline = {"coco/bbox_mAP": "AP", "coco/bbox_mAP_50": "AP50"}
 
 custom_hooks = [dict(type="CheckModel")]
