@@ -18,10 +18,10 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from engine import mmcv_ops
-from engine.arch_report import derived_backbone
+from engine.compat import mmcv_ops
 from engine.config import REPO
 from models import FNASuperNet, MAdds, expected_cost, price_list
+from search.report import derived_backbone
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

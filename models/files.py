@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from pathlib import Path
 
 import torch
@@ -29,13 +30,16 @@ def load_tensors(path: str | os.PathLike, what: str) -> object:
         InputError: The file is missing, cannot be read, is damaged, or holds Python objects.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        open(path, "rb").close()
     except OSError as error:
         raise InputError(f"{what} {path}: {error.strerror or error}") from None
-    except pickle.UnpicklingError as error:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a reader of archives may raise on arbitrary bytes
         reason = "truncated, or not a checkpoint"
-        if "GLOBAL" in str(error):  # pickle's name for an import
-            reason = "refused, it holds Python objects or code besides tensors"
+        # pickle's name for an import; torch tells which one only in the text of its error
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused and isinstance(error, pickle.UnpicklingError):
+            # the file chose the name: ascii keeps control characters away from the terminal
+            reason = f"refused, it holds Python objects or code besides tensors ({refused[1]!a})"
         raise InputError(f"{what} {path}: {reason}") from None
-    except Exception:  # whatever a reader of archives may raise on arbitrary bytes
-        raise InputError(f"{what} {path}: truncated, or not a checkpoint") from None

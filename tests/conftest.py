@@ -6,16 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import mmcv_ops
+from engine.compat import mmcv_ops
 
 mmcv_ops.install()  # before a test imports mmdet
-
-from mmengine.config import Config  # noqa: E402
 
 import fna_det  # noqa: E402, F401  (registers what configs name)
 import fna_seg  # noqa: E402, F401
 from datasets.toy_city import write_dataset  # noqa: E402
-from engine.config import build_model  # noqa: E402
 from models import FNABackbone, NetConfig  # noqa: E402
 from models.seed import save_seed  # noqa: E402
 
@@ -54,10 +51,6 @@ def randomize(module: torch.nn.Module, generator_seed: int = 0) -> torch.nn.Modu
         else:
             tensor.copy_(0.1 * torch.randn(tensor.shape, generator=generator))
     return module
-
-
-def build_detector(name: str, device: str = "meta") -> tuple[torch.nn.Module, Config]:
-    return build_model(f"configs/fna_det/{name}.py", device)
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,7 @@ train_cfg = dict(
     # weight lambda, base tau, scale gamma
     cost=dict(type="MAdds", weight=9e-3, base=45, scale=10, unit=1e9, input_size=input_size),
 )
+log_processor = dict(type="ArchLogProcessor")
 # No evaluation: with BN by batch statistics a super network has no accuracy of its own to measure.
 # What it derives is judged after parameter adaptation.
 val_cfg = val_dataloader = val_evaluator = None

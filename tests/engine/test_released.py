@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from torch import Tensor
 
-from engine.checkpoint import install_safe_loading
-from engine.config import build_model, import_scope
-from engine.entry import build_runner
+from engine.compat.safe_load import install_safe_loading
+from engine.config import import_scope
 from engine.hooks import MatchCheckpoint
+from engine.model import build_model
 from engine.released import convert
+from engine.run import build_runner
 from models import FNABackbone, InputError
 from models.seed import save_seed
 from models.seeds.read import read_foreign_seed

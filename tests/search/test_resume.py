@@ -5,11 +5,11 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import CheckpointLoader
 
-from engine.arch_adapt import ArchAdaptLoop
-from engine.checkpoint import install_safe_loading
+from engine.compat.safe_load import install_safe_loading
 from models import InputError
+from search.loop import ArchAdaptLoop
 
-from .arch_adapt_tools import equal, make_runner, skip_pictures, snapshot, steps_of, stop_workers
+from .tools import equal, make_runner, skip_pictures, snapshot, steps_of, stop_workers
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_a_resumed_run_ends_as_if_never_interrupted(after, num_workers, tmp_path
     assert equal(snapshot(resumed), snapshot(whole))
     assert resumed.train_loop.report.history == whole.train_loop.report.history
     for runner in (interrupted, resumed, whole):
-        stop_workers(runner)
+        stop_workers(runner.train_loop)
     for name in ("net_config.txt", "alpha.json"):
         contents = [(tmp_path / run / name).read_text() for run in ("resumed", "whole")]
         assert contents[0] == contents[1]

@@ -11,12 +11,13 @@ from unittest import mock
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
-from torch import distributed, multiprocessing, nn
+from torch import distributed, nn
 
-from engine import arch_report
-from engine.distributed import CPUSyncBatchNorm, average_gradients
+from engine.compat.cpu import CPUSyncBatchNorm
+from search.parallel import average_gradients
+from tests.processes import run_processes
 
-from .arch_adapt_tools import TinyTask, make_runner
+from .tools import TinyTask, make_runner, skip_pictures
 
 PROCESSES = 2
 # One image a process, so that everything hangs on the synchronization of BN.
@@ -42,7 +43,7 @@ def search(work_dir: Path, sync_bn: str | None = "torch", **settings: object) ->
 def process(rank: int, port: int, work_dir: Path) -> None:
     """What each of the processes does; leaves its results in a file."""
     torch.set_num_threads(1)
-    arch_report.to_png = lambda figure: b""  # drawing takes longer than searching here
+    skip_pictures(pytest.MonkeyPatch())
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(PROCESSES),
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
@@ -111,7 +112,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> list[dict]:
     work_dir = tmp_path_factory.mktemp("distributed")
-    multiprocessing.spawn(process, args=(free_port(), work_dir), nprocs=PROCESSES)
+    run_processes(process, free_port(), work_dir, count=PROCESSES)
     return [torch.load(work_dir / f"rank_{rank}.pth") for rank in range(PROCESSES)]
 
 
@@ -147,7 +148,7 @@ def test_each_rank_resumes_where_it_was(results):
 
 
 def test_two_processes_equal_one_with_the_joint_batch(results, tmp_path, monkeypatch):
-    monkeypatch.setattr(arch_report, "to_png", lambda figure: b"")
+    skip_pictures(monkeypatch)
     whole = search(tmp_path, **PER_PROCESS | dict(batch_size=PROCESSES))
     assert whole["paths"] == results[0]["paths"]
     pairs = zip(results[0]["images"], results[1]["images"], strict=True)

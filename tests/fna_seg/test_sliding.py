@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from mmseg.registry import MODELS
 
-from fna_seg.segmentor import window_starts
+from fna_seg.sliding import window_starts
 from tests.conftest import randomize
 
 CLASSES, WINDOW, STRIDE = 5, (33, 49), (22, 32)

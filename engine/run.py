@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from mmengine.config import Config
 from mmengine.runner import Runner
+from torch import distributed
 
 from models import InputError, SampleError
 
-from . import mmcv_ops
-from .checkpoint import install_safe_loading
-from .distributed import shut_down
+from .compat import mmcv_ops
+from .compat.safe_load import PlainHistory, install_safe_loading
 from .hooks import ConvertReleased
 
 _SECONDS_FOR_LAUNCHER = 20
@@ -29,7 +29,7 @@ _NOISE = (
 def build_runner(cfg: Config) -> Runner:
     """mmengine's Runner of a config, silent where a user can do nothing.
 
-    It loads released checkpoints too.
+    It loads released checkpoints too, and writes checkpoints that hold no Python object.
     """
     # mmengine says it by the old name, in every process
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
@@ -37,6 +37,7 @@ def build_runner(cfg: Config) -> Runner:
     warnings.filterwarnings("ignore", "When align_corners=True", UserWarning)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(ConvertReleased())
+    runner.register_hook(PlainHistory())
     runner.logger.addFilter(lambda record: not record.getMessage().startswith(_NOISE))
     return runner
 
@@ -70,4 +71,5 @@ def run(main: Callable[[], None]) -> None:
             print("\nInterrupted. The same command with --resume goes on.", file=sys.stderr)
         sys.exit(130)
     finally:
-        shut_down()
+        if distributed.is_initialized():  # torch warns at exit where nobody has left the group
+            distributed.destroy_process_group()

@@ -11,8 +11,9 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from mmseg.datasets import CityscapesDataset
 
-from datasets.split import split_dataset_cfg
 from fna_det import CheckedCocoDataset
+from models import InputError
+from search.halves import split_dataset_cfg
 
 PARTS = ("weights", "arch")
 
@@ -45,7 +46,8 @@ class Mark:
 
 
 def numbered(length: int = 20, **settings) -> dict:
-    return dict(type="NumberedImages", length=length, **settings)
+    # mmengine collects garbage each time that it serializes
+    return dict(type="NumberedImages", length=length, serialize_data=False) | settings
 
 
 def half(cfg: dict, part: str, ratio: float = 0.5, seed: int = 0, pipeline: list | None = None):
@@ -161,7 +163,7 @@ def test_mixing_wrapper_mixes_within_its_half_and_is_no_part_of_a_plain_one():
     cfg = dict(
         type="mmdet.MultiImageMixDataset",
         dataset=numbered(),
-        pipeline=[dict(type="MixForSplitTest")],
+        pipeline=[dict(type="mmdet.MixForSplitTest")],
     )
     weights = half(cfg, "weights", 0.25)
     mixed = {n for _ in range(20) for i in range(len(weights)) for n in weights[i]["mixed"]}
@@ -185,23 +187,20 @@ def test_editing_a_half_leaves_the_config_alone():
 
 @pytest.mark.parametrize("ratio", [0, 1, -0.1, 1.5, float("nan")])
 def test_ratio_outside_0_and_1(ratio):
-    with pytest.raises(ValueError, match=f"ratio {ratio}, expected more than 0") as error:
+    with pytest.raises(InputError, match=f"ratio {ratio}, expected more than 0") as error:
         split_dataset_cfg(numbered(), "arch", ratio, seed=0)
     assert "\n" not in str(error.value)
-    direct = dict(type="SplitSubset", dataset=numbered(), part="arch", ratio=ratio, seed=0)
-    with pytest.raises(ValueError, match="ratio"):
-        DATASETS.build(direct)
 
 
 def test_unknown_part():
-    with pytest.raises(ValueError, match="no part 'alpha', expected one of weights, arch"):
+    with pytest.raises(InputError, match="no part 'alpha', expected one of weights, arch"):
         split_dataset_cfg(numbered(), "alpha", 0.5, seed=0)
 
 
 @pytest.mark.parametrize("part, ratio", [("arch", 0.1), ("weights", 0.9)])
 def test_empty_half(part, ratio):
     cfg = numbered(4, ann_file="few.json")
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(InputError) as error:
         half(cfg, part, ratio)
     message = str(error.value)
     for word in ("NumberedImages", "few.json", f"ratio {ratio}", "4 images", repr(part)):
@@ -211,7 +210,7 @@ def test_empty_half(part, ratio):
 
 def test_data_set_of_another_library():
     DATASETS.register_module(name="PlainListForSplitTest", module=lambda: [1, 2], force=True)
-    with pytest.raises(ValueError, match="cannot split list, expected a BaseDataset"):
+    with pytest.raises(InputError, match="cannot split list, expected a BaseDataset"):
         half(dict(type="PlainListForSplitTest"), "arch")
 
 
@@ -314,8 +313,8 @@ def test_batches_of_one_orientation(root):
 
 def test_empty_half_of_a_real_data_set_names_its_annotations(root):
     with DefaultScope.overwrite_default_scope("mmdet"):
-        with pytest.raises(ValueError, match="CheckedCocoDataset .*instances_train2017.json: "):
+        with pytest.raises(InputError, match="CheckedCocoDataset .*instances_train2017.json: "):
             half(coco(root), "arch", 0.01)
     with DefaultScope.overwrite_default_scope("mmseg"):
-        with pytest.raises(ValueError, match="CityscapesDataset .*leftImg8bit/train: ratio 0.01"):
+        with pytest.raises(InputError, match="CityscapesDataset .*leftImg8bit/train: ratio 0.01"):
             half(cityscapes(root), "arch", 0.01)

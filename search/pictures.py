@@ -4,6 +4,7 @@ Figures are objects of their own, without pyplot: drawing leaves no state behind
 display.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
@@ -12,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from models import NetConfig
-from models.ops import SKIP, parse_op
+from models.backbone import STEM_STRIDE
+from models.ops import SKIP, Op, parse_op
 
 _BLUES = ["#c6dbef", "#6baed6", "#2171b5", "#08306b"]  # of kernels 3, 5, 7 and larger
 _INK, _FAINT = "#222222", "#9a9a9a"
@@ -20,7 +22,7 @@ _INK, _FAINT = "#222222", "#9a9a9a"
 
 def kernel_colour(kernel_size: int) -> str:
     """The larger the kernel, the darker."""
-    return _BLUES[min((kernel_size - 1) // 2, len(_BLUES)) - 1]
+    return _BLUES[min(max(kernel_size // 2, 1), len(_BLUES)) - 1]
 
 
 def draw_architectures(net_configs: Mapping[str, NetConfig]) -> Figure:
@@ -34,18 +36,19 @@ def draw_architectures(net_configs: Mapping[str, NetConfig]) -> Figure:
         max(len(n.stages[s].ops) for _, n in rows if s < len(n.stages)) for s in range(stages)
     ]
     starts = [sum(depths[:s]) + 0.7 * s for s in range(stages)]
-    tallest = max(parse_op(op).expansion for _, n in rows for stage in n.stages for op in stage.ops)
+    ops = [parse_op(op) for _, n in rows for stage in n.stages for op in stage.ops]
+    tallest = max(1, *(op.expansion for op in ops))
 
     width = 0.52 * (starts[-1] + depths[-1]) + 1.4
     figure = Figure(figsize=(width, 2.3 * len(rows) + 0.8), layout="constrained")
     for axes, (name, net_config) in zip(
         figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True
     ):
-        stride = 2  # the stem's
+        stride = STEM_STRIDE
         for start, stage in zip(starts, net_config.stages, strict=False):
             stride *= stage.stride
             for layer, op in enumerate(stage.ops):
-                _draw_layer(axes, start + layer, op, tallest)
+                _draw_layer(axes, start + layer, parse_op(op), tallest)
             axes.text(
                 start, -0.12, f"{stage.out_channels} channels\nstride {stride}",
                 va="top", fontsize=8, color=_INK,
@@ -55,15 +58,7 @@ def draw_architectures(net_configs: Mapping[str, NetConfig]) -> Figure:
         axes.set_xlim(-0.3, starts[-1] + depths[-1] + 0.9)
         axes.set_ylim(-0.5, 1.12)
         axes.axis("off")
-    kernels = sorted(
-        {
-            parse_op(op).kernel_size
-            for _, n in rows
-            for st in n.stages
-            for op in st.ops
-            if op != SKIP
-        }
-    )
+    kernels = sorted({op.kernel_size for op in ops if op.kernel_size})
     legend = [Patch(facecolor=kernel_colour(k), edgecolor=_INK, label=f"{k}x{k}") for k in kernels]
     legend.append(Patch(facecolor="none", edgecolor=_FAINT, linestyle="--", label="skip"))
     figure.legend(
@@ -72,20 +67,20 @@ def draw_architectures(net_configs: Mapping[str, NetConfig]) -> Figure:
     return figure
 
 
-def _draw_layer(axes: Axes, left: float, op: str, tallest: int) -> None:
-    if op == SKIP:
+def _draw_layer(axes: Axes, left: float, op: Op, tallest: int) -> None:
+    if op.name == SKIP:
         axes.add_patch(
             Rectangle((left, 0), 0.86, 0.16, facecolor="none", edgecolor=_FAINT, linestyle="--")
         )
         axes.text(left + 0.43, 0.08, "skip", ha="center", va="center", fontsize=7, color=_FAINT)
         return
-    kernel, expansion = parse_op(op).kernel_size, parse_op(op).expansion
-    height = 0.25 + 0.75 * expansion / tallest
-    colour = kernel_colour(kernel)
+    height = 0.25 + 0.75 * op.expansion / tallest
+    colour = kernel_colour(op.kernel_size)
     axes.add_patch(Rectangle((left, 0), 0.86, height, facecolor=colour, edgecolor=_INK, lw=0.8))
     light = sum(to_rgb(colour)) / 3 > 0.55
+    label = re.sub(r"^k(\d+)", r"\1x\1", op.name).replace("_", "\n")
     axes.text(
-        left + 0.43, height / 2, f"{kernel}x{kernel}\ne{expansion}",
+        left + 0.43, height / 2, label,
         ha="center", va="center", fontsize=8, color=_INK if light else "white",
     )  # fmt: skip
 
@@ -95,7 +90,7 @@ def draw_alpha(
     probabilities: Sequence[Sequence[Sequence[float]]],
     arch_start_epoch: int,
 ) -> Figure:
-    """softmax(α) over the epochs, one small heat map a layer, one row of them a stage.
+    """softmax(α) over the epochs, one small heat map per layer, one row of them per stage.
 
     Args:
         search_space: Candidate ops of each layer, by its name ``S.L``.

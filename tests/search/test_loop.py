@@ -7,11 +7,11 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from engine.amp import use_amp
-from engine.arch_adapt import ArchAdaptLoop
+from engine.config import use_amp
 from models import InputError, count_madds, expected_cost
+from search.loop import ArchAdaptLoop
 
-from .arch_adapt_tools import (
+from .tools import (
     LAYERS,
     alphas_of,
     equal,

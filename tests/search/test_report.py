@@ -10,19 +10,17 @@ import pytest
 import torch
 from matplotlib.image import imread
 from mmengine.config import Config
-from mmengine.hooks import LoggerHook
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS, init_default_scope
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine.arch_pictures import draw_alpha, draw_architectures
-from engine.arch_report import ArchReport, mean_entropy, to_png
 from engine.config import load_config
 from models import FNABackbone, NetConfig, count_madds, count_params
-from models.files import write_whole
+from search.pictures import draw_alpha, draw_architectures
+from search.report import ArchReport, mean_entropy, to_png
 from tests.conftest import REPO, net_config_file
 
-from .arch_adapt_tools import CANDIDATES, make_runner
+from .tools import CANDIDATES, make_runner, skip_pictures
 
 
 @pytest.fixture(scope="module")
@@ -105,12 +103,11 @@ def test_the_mean_entropy(searched):
     assert mean_entropy(backbone) == 0
 
 
-def test_changes_are_counted_from_report_to_report(tmp_path):
-    runner = make_runner(tmp_path)  # which logs every 2 steps
-    runner.build_train_loop(runner._train_loop)
-    report = next(hook for hook in runner.hooks if isinstance(hook, ArchReport))
-    alphas = runner.model.backbone.alphas()
+def test_changes_are_counted_from_line_to_line(tmp_path):
+    runner = make_runner(tmp_path)
+    report = runner.train_loop.report
     report.arch_start_epoch = 0
+    alphas = runner.model.backbone.alphas()
     counts = []
     for step, favourites in enumerate([[0, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 2, 0, 0]]):
         with torch.no_grad():
@@ -119,25 +116,27 @@ def test_changes_are_counted_from_report_to_report(tmp_path):
                 alpha[favourite] = 1
         if step == 0:
             report.reported = report._choices()
-        report.after_train_iter(runner, step)
-        counts.append(runner.message_hub.get_scalar("train/alpha_changed").current())
+        numbers, line = runner.log_processor.get_log_after_iter(runner, step, "train")
+        counts.append(numbers["alpha_changed"])
+        assert f"alpha_changed: {counts[-1]}" in line
     assert counts == [0, 1, 0, 2]
 
 
-def test_changes_start_anew_after_a_short_epoch(tmp_path):
-    """mmengine reports once an epoch where its interval is longer."""
-    runner = make_runner(tmp_path)
-    runner.build_train_loop(runner._train_loop)
-    report = next(hook for hook in runner.hooks if isinstance(hook, ArchReport))
-    next(hook for hook in runner.hooks if isinstance(hook, LoggerHook)).interval = 50
-    report.arch_start_epoch = 0
-    last = len(runner.train_dataloader) - 1
-    with torch.no_grad():
-        runner.model.backbone.alphas()[0].copy_(torch.tensor([0.0, 1.0]))
-    report.reported = [0, *report._choices()[1:]]
-    for step, expected in [(0, 1), (last, 1), (last, 0)]:
-        report.after_train_iter(runner, step)
-        assert runner.message_hub.get_scalar("train/alpha_changed").current() == expected
+def test_changes_of_a_run_whose_epochs_are_lines(tmp_path, monkeypatch):
+    """mmengine writes one line per epoch where its interval is longer."""
+    skip_pictures(monkeypatch)
+    runner = make_runner(tmp_path, default_hooks=dict(logger=dict(type="LoggerHook", interval=50)))
+    runner.train()
+    first, second, third = (
+        [max(range(len(alpha)), key=alpha.__getitem__) for alpha in alphas]
+        for alphas in runner.train_loop.report.history
+    )
+    changes = [
+        sum(one != other for one, other in zip(before, after, strict=True))
+        for before, after in ((first, second), (second, third))
+    ]
+    logged, _ = runner.message_hub.get_scalar("train/alpha_changed").data
+    assert logged.tolist() == changes and sum(changes) > 0
 
 
 def test_sizes_are_the_published_ones():
@@ -182,15 +181,6 @@ def test_picture_of_one_epoch():
     titles = {axes.get_title() for axes in figure.axes}
     assert {"stage 2 layer 1: b 0.70", "stage 3 layer 1: a 1.00"} <= titles
     to_png(figure)
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "net_config.txt"
-    write_whole(path, b"old")
-    monkeypatch.setattr("os.replace", lambda *args: exit(1))
-    with pytest.raises(SystemExit):
-        write_whole(path, b"new")
-    assert path.read_bytes() == b"old"
 
 
 CONFIG = """

@@ -1,27 +1,30 @@
 """Architecture adaptation: weights and architecture parameters α learn in turn.
 
-Paper, section 3.3. The loop is all that tells it from an ordinary training run: the super network
-is a backbone like any other; data, optimizers, schedulers and hooks are what a config names.
+Paper, section 3.3. Only the loop differs from an ordinary training run: the super network is a
+backbone like any other; data, optimizers, schedulers and hooks are what a config names.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from mmengine.dist import all_reduce, broadcast, get_rank
 from mmengine.model import BaseModel
-from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, OptimWrapperDict
-from mmengine.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.optim import OptimWrapper
+from mmengine.registry import LOOPS
+from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
 from torch import Tensor, nn
 
+from engine.hooks import loaded_path
+from engine.model import task_losses, unwrapped
+from engine.resume import derive_seed, endless_batches
 from models import CostTerm, FNASuperNet, InputError, expected_cost, price_list
 
-from .arch_report import ArchReport
-from .distributed import average_gradients, unwrapped
-from .hooks import loaded_path
-from .seeded_data import derive_seed, endless_batches, half_dataloader_cfg, set_random_states
+from .halves import half_dataloader_cfgs, refuse_empty
+from .optimizers import parameters_of, schedule_weights_only
+from .parallel import average_gradients
+from .report import ArchReport
+from .turns import Turns
 
 # What tells the random numbers of one use from another's; the halves' loaders have 0 and 1.
 _PATH, _WEIGHT_STEP, _ARCH_STEP = 2, 3, 4
@@ -37,18 +40,18 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
     back as they were. Iterations, and with them schedules and logs, count weight steps. Given as a
     list, ``param_scheduler`` acts on the weights' optimizer only.
 
-    Every random number follows from the run's seed, the process's rank and the step, so a run that
-    was interrupted goes on exactly as it would have.
+    Every random number follows from the run's seed, the process's rank and the step, so a resumed
+    run continues exactly as the interrupted one would have.
 
     Args:
-        max_epochs, val_begin, val_interval, dynamic_intervals: As mmengine's loop.
+        max_epochs, validation: As mmengine's loop.
         arch_start_epoch: Epochs before α learns.
+        split: ``ratio``, α's share of the train set, and ``seed``.
+        cost: What :meth:`CostTerm.from_cfg` takes.
         arch_steps, weight_steps: From then on, so many architecture steps, then so many weight
             steps, in turn.
-        split: ``ratio``, α's share of the train set, and ``seed``.
         arch_pipeline: Pipeline of the held-out half; default, the train set's.
         arch_batch_size: Its batch size; default, the train loader's.
-        cost: What :meth:`CostTerm.from_cfg` takes.
         seed_net_config: The architecture that reports compare with.
 
     Raises:
@@ -69,66 +72,40 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         arch_pipeline: Sequence[dict] | None = None,
         arch_batch_size: int | None = None,
         seed_net_config: str = "configs/net_configs/mobilenetv2.txt",
-        val_begin: int = 1,
-        val_interval: int = 1,
-        dynamic_intervals: list[tuple[int, int]] | None = None,
+        **validation: object,
     ):
-        if not (0 <= arch_start_epoch < max_epochs and arch_steps >= 1 and weight_steps >= 1):
-            raise InputError(
-                f"train_cfg: arch_start_epoch {arch_start_epoch}, arch_steps {arch_steps}, "
-                f"weight_steps {weight_steps}; expected 0 <= arch_start_epoch < max_epochs "
-                f"{max_epochs}, and at least 1 step of each kind"
-            )
-        self.model: BaseModel = unwrapped(runner.model)
-        self.backbone: FNASuperNet = getattr(self.model, "backbone", None)
-        if not isinstance(self.backbone, FNASuperNet):
-            raise InputError("ArchAdaptLoop: expected a model whose backbone is an FNASuperNet")
+        self.turns = Turns(max_epochs, arch_start_epoch, arch_steps, weight_steps)
         self.cost = CostTerm.from_cfg(cost)
+        self.model: BaseModel = unwrapped(runner.model)
+        self.backbone = _supernet(self.model)
+        halves = half_dataloader_cfgs(dataloader, split, arch_pipeline, arch_batch_size)
+        super().__init__(runner, halves[0], max_epochs, **validation)
+        self.arch_dataloader = runner.build_dataloader(halves[1], seed=runner.seed)
+        refuse_empty(self.dataloader, self.arch_dataloader)
+        runner.param_schedulers = schedule_weights_only(runner.param_schedulers)
         self.prices = price_list(self.backbone, self.cost.cost, self.cost.input_size)
-        self.arch_start_epoch = arch_start_epoch
-        self.arch_steps, self.weight_steps = arch_steps, weight_steps
-        try:
-            halves = [
-                half_dataloader_cfg(dataloader, "weights", split),
-                half_dataloader_cfg(dataloader, "arch", split, arch_pipeline, arch_batch_size),
-            ]
-            super().__init__(
-                runner, halves[0], max_epochs, val_begin, val_interval, dynamic_intervals
-            )
-            self.arch_dataloader = runner.build_dataloader(halves[1], seed=runner.seed)
-        except ValueError as error:  # an impossible split, found at once or once data are read
-            raise InputError(str(error)) from error
-        except TypeError as error:  # such as a split without its ratio
-            raise InputError(f"train_cfg: {error}") from error
-        for part, loader in (("weights'", self.dataloader), ("held-out", self.arch_dataloader)):
-            if len(loader) == 0:
-                raise InputError(
-                    f"train_cfg: the {part} half has {len(loader.dataset)} images, not one batch"
-                )
-        schedulers = runner.param_schedulers
-        by_name = isinstance(schedulers, dict) and "weights" in schedulers
-        if schedulers is not None and not by_name:
-            runner.param_schedulers = dict(weights=schedulers, arch=[])
-        must_match = dict(
+        size, must_match = self.cost.input_size, self._must_match(split)
+        self.report = ArchReport(self.model, size, seed_net_config, arch_start_epoch, must_match)
+        runner.register_hook(self.report, priority="ABOVE_NORMAL")  # before logs and checkpoints
+
+    def _must_match(self, split: dict) -> dict[str, int | float]:
+        """What a resumed run must share with the interrupted one, so that it is the same search."""
+        return dict(
             split_ratio=split["ratio"],
             split_seed=split["seed"],
-            arch_start_epoch=arch_start_epoch,
-            arch_steps=arch_steps,
-            weight_steps=weight_steps,
+            arch_start_epoch=self.turns.arch_start_epoch,
+            arch_steps=self.turns.arch_steps,
+            weight_steps=self.turns.weight_steps,
             weight_batches_per_epoch=len(self.dataloader),
             arch_batches_per_epoch=len(self.arch_dataloader),
         )
-        self.report = ArchReport(
-            self.model, self.cost.input_size, seed_net_config, arch_start_epoch, must_match
-        )
-        runner.register_hook(self.report, priority="ABOVE_NORMAL")  # before logs and checkpoints
 
     def run(self) -> nn.Module:
         """Run what is left of the epochs, and return the model."""
         runner = self.runner
         for loader in (self.dataloader, self.arch_dataloader):
             loader.batch_sampler.set_seed(runner.seed)  # a resumed run's is known only now
-        self._arch_iter = self._arch_steps_before(self._iter)
+        self._arch_iter = self._arch_steps_before(self.iter)
         self._arch_batches = endless_batches(self.arch_dataloader, self._arch_iter)
         alphas = {id(alpha) for alpha in self.backbone.alphas()}
         self._learning_weights = [
@@ -136,15 +113,15 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         ]
         # OptimWrapperDict leaves to its owner what gradient accumulation counts
         for name, done, end in (
-            ("weights", self._iter, self.max_iters),
+            ("weights", self.iter, self.max_iters),
             ("arch", self._arch_iter, self._arch_steps_before(self.max_iters)),
         ):
             runner.optim_wrapper[name].initialize_count_status(self.model, done, end)
         runner.logger.info(
             f"Architecture adaptation: {self.cost}; weights learn from "
             f"{len(self.dataloader.dataset)} images, alpha from "
-            f"{len(self.arch_dataloader.dataset)}, after {self.arch_start_epoch} epochs, "
-            f"{self.arch_steps} steps to the weights' {self.weight_steps}"
+            f"{len(self.arch_dataloader.dataset)}, after {self.turns.arch_start_epoch} epochs, "
+            f"{self.turns.arch_steps} steps to the weights' {self.turns.weight_steps}"
         )
         return super().run()
 
@@ -152,18 +129,18 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         """One pass over the weights' half, or what an interrupted run left of it."""
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
-        done = self._iter - self._epoch * len(self.dataloader)
-        self.dataloader.batch_sampler.start(self._epoch, done)
+        done = self.iter - self.epoch * len(self.dataloader)
+        self.dataloader.batch_sampler.start(self.epoch, done)
         for index, batch in enumerate(self.dataloader, done):
             self.run_iter(index, batch)
         self.backbone.set_path(None)
         self.runner.call_hook("after_train_epoch")
-        self._epoch += 1
+        self._epoch += 1  # mmengine's loops have no setter
 
     def run_iter(self, idx: int, data_batch: dict | tuple | list) -> None:
         """The architecture steps that are due, then one weight step."""
         self.runner.call_hook("before_train_iter", batch_idx=idx, data_batch=data_batch)
-        for _ in range(self._arch_steps_before(self._iter + 1) - self._arch_iter):
+        for _ in range(self._arch_steps_before(self.iter + 1) - self._arch_iter):
             self.arch_step(next(self._arch_batches))
         outputs = self.weight_step(data_batch)
         self.runner.call_hook(
@@ -172,20 +149,18 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         self._iter += 1
 
     def _arch_steps_before(self, iteration: int) -> int:
-        """Architecture steps that a run has made once it has made ``iteration`` weight steps."""
-        searching = iteration - self.arch_start_epoch * len(self.dataloader)
-        return self.arch_steps * math.ceil(max(searching, 0) / self.weight_steps)
+        return self.turns.arch_steps_before(iteration, len(self.dataloader))
 
     def weight_step(self, batch: dict | tuple | list) -> dict[str, Tensor]:
         """One step of the weights on one path; α is not in its graph. Returns what to log."""
-        step = self._iter
+        step = self.iter
         # all ranks draw the same path: their generators and their α are equal
         generator = torch.Generator().manual_seed(derive_seed(self.runner.seed, _PATH, step))
-        uniform = self._epoch < self.arch_start_epoch
+        uniform = self.epoch < self.turns.arch_start_epoch
         path = torch.tensor(self.backbone.sample_path(generator, uniform=uniform))
         broadcast(path)  # unlike GPUs may round softmax(α) differently
         self.backbone.set_path(path.tolist())
-        set_random_states(derive_seed(self.runner.seed, _WEIGHT_STEP, step, get_rank()))
+        set_random_seed(derive_seed(self.runner.seed, _WEIGHT_STEP, step, get_rank()))
         wrapper = self.runner.optim_wrapper["weights"]
         loss, log_vars = self._task_loss(batch, wrapper)
         self._update(loss, wrapper, f"weight step {step + 1}")
@@ -195,7 +170,7 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         """One step of α with all ops active; weights and buffers stay as they are."""
         step = self._arch_iter
         self.backbone.set_path(None)
-        set_random_states(derive_seed(self.runner.seed, _ARCH_STEP, step, get_rank()))
+        set_random_seed(derive_seed(self.runner.seed, _ARCH_STEP, step, get_rank()))
         wrapper = self.runner.optim_wrapper["arch"]
         with self._fixed_weights():
             task_loss, _ = self._task_loss(batch, wrapper)
@@ -218,7 +193,7 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The model's own loss of a batch, a scalar, and its parts to log."""
         with wrapper.optim_context(self.model):
-            losses = self.model._run_forward(self.model.data_preprocessor(batch, True), mode="loss")
+            losses = task_losses(self.model, batch)
         return self.model.parse_losses(losses)
 
     def _update(self, loss: Tensor, wrapper: OptimWrapper, step: str) -> None:
@@ -226,7 +201,7 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         self._stop_unless_finite(loss.detach(), step)
         wrapper.backward(wrapper.scale_loss(loss))
         if wrapper.should_update():
-            average_gradients(_parameters(wrapper))
+            average_gradients(parameters_of(wrapper))
             wrapper.step()
             wrapper.zero_grad()
 
@@ -234,10 +209,10 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         finite = torch.isfinite(loss).to(torch.uint8)
         all_reduce(finite, op="min")  # all ranks stop, or none
         if not finite:
-            resumed = loaded_path(self.runner) if self.runner._resume else None
+            resumed = loaded_path(self.runner) if self.runner.cfg.get("resume") else None
             last = self.runner.message_hub.runtime_info.get("last_ckpt") or resumed
             raise InputError(
-                f"{step} (epoch {self._epoch + 1}): the loss is not finite; stopped, last good "
+                f"{step} (epoch {self.epoch + 1}): the loss is not finite; stopped, last good "
                 f"checkpoint: {last or 'none was saved'}"
             )
 
@@ -257,44 +232,8 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
                 buffer.copy_(value)
 
 
-@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class ArchAdaptOptimWrapperConstructor:
-    """Builds the two optimizers: ``weights`` for all but α, ``arch`` for α.
-
-    Args:
-        optim_wrapper_cfg: ``weights`` and ``arch``, each an optimizer wrapper's config with its own
-            ``optimizer``, ``clip_grad`` …; the weights' may have a ``paramwise_cfg``.
-    """
-
-    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
-        if set(optim_wrapper_cfg) != {"weights", "arch"} or paramwise_cfg is not None:
-            raise InputError(
-                f"optim_wrapper: has {', '.join(optim_wrapper_cfg)}; expected weights and arch "
-                "(paramwise_cfg belongs into weights)"
-            )
-        self.weights, self.arch = optim_wrapper_cfg["weights"], optim_wrapper_cfg["arch"]
-
-    def __call__(self, model: nn.Module) -> OptimWrapperDict:
-        model = unwrapped(model)
-        alphas = model.backbone.alphas()
-
-        cfg = dict(self.weights)
-        weights = DefaultOptimWrapperConstructor(cfg, cfg.pop("paramwise_cfg", None))(model)
-        taken = {id(alpha) for alpha in alphas}
-        groups = weights.optimizer.param_groups
-        for group in groups:
-            group["params"] = [p for p in group["params"] if id(p) not in taken]
-        groups[:] = [group for group in groups if group["params"]]
-
-        cfg = dict(self.arch)
-        optimizer = OPTIMIZERS.build(dict(cfg.pop("optimizer"), params=alphas))
-        cfg.setdefault("type", "OptimWrapper")
-        arch = OPTIM_WRAPPERS.build(cfg, default_args=dict(optimizer=optimizer))
-        if arch.clip_grad_kwargs:
-            arch.grad_name = f"arch_{arch.grad_name}"  # logged beside the weights'
-        return OptimWrapperDict(weights=weights, arch=arch)
-
-
-def _parameters(wrapper: OptimWrapper) -> list[nn.Parameter]:
-    groups = wrapper.optimizer.param_groups  # the wrapper's own may list one more
-    return [parameter for group in groups for parameter in group["params"]]
+def _supernet(model: nn.Module) -> FNASuperNet:
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, FNASuperNet):
+        raise InputError("ArchAdaptLoop: expected a model whose backbone is an FNASuperNet")
+    return backbone

@@ -1,51 +1,25 @@
-"""Loaders that give a train set, or two halves of it, from any place of a run.
+"""Training that resumes exactly where it was interrupted.
 
 A run that is resumed must see the data that it would have seen, to the bit. So nothing here depends
 on what was drawn before: what is random in a sample follows from the run's seed, the epoch and the
 sample's place in it, whichever process loads it; batches already used are passed over unloaded.
+What is random in a step follows from the run's seed, the process's rank and the step.
 """
 
-import copy
 import itertools
-import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-import torch
 from mmengine.dist import get_rank
-from mmengine.registry import DATA_SAMPLERS, DATASETS
+from mmengine.registry import DATA_SAMPLERS, DATASETS, LOOPS
+from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
+from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
-from datasets.split import split_dataset_cfg
+from models import InputError
 
-PARTS = ("weights", "arch")
-
-
-def half_dataloader_cfg(
-    dataloader: Mapping,
-    part: str,
-    split: Mapping,
-    pipeline: Sequence[dict] | None = None,
-    batch_size: int | None = None,
-) -> dict:
-    """The config of one half's loader, for ``Runner.build_dataloader``.
-
-    Args:
-        dataloader: A config's ``train_dataloader``; left as it is.
-        part: ``'weights'`` or ``'arch'``.
-        split: ``ratio``, α's share of the images, and ``seed``.
-        pipeline, batch_size: In place of the config's own.
-
-    Raises:
-        ValueError: The split is impossible.
-    """
-    cfg = copy.deepcopy(dict(dataloader))
-    if cfg.get("drop_last") and cfg.get("batch_sampler"):
-        # such samplers drop more batches than they count, and a resumed run needs the count
-        raise ValueError("train_dataloader: drop_last does not go with a batch_sampler in a search")
-    cfg["dataset"] = split_dataset_cfg(cfg["dataset"], part=part, pipeline=pipeline, **split)
-    cfg["batch_size"] = batch_size or cfg["batch_size"]
-    return seeded_dataloader_cfg(cfg, PARTS.index(part))
+# What tells the random numbers of the iterations' data from those of a step.
+_DATA, _STEP = 0, 1
 
 
 def seeded_dataloader_cfg(dataloader: Mapping, part: int) -> dict:
@@ -68,7 +42,7 @@ def seeded_dataloader_cfg(dataloader: Mapping, part: int) -> dict:
 
 
 def endless_batches(loader: DataLoader, start: int) -> Iterator:
-    """The batches of a half from number ``start`` on, epoch after epoch, each in a new order."""
+    """A seeded loader's batches from number ``start`` on, epoch after epoch, in new orders."""
     epoch, skip = divmod(start, len(loader))
     while True:
         loader.batch_sampler.start(epoch, skip)
@@ -79,13 +53,6 @@ def endless_batches(loader: DataLoader, start: int) -> Iterator:
 def derive_seed(*numbers: int) -> int:
     """A seed below 2**32 from non-negative numbers, such as a run's seed and a step's number."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def set_random_states(seed: int) -> None:
-    """Seed Python, numpy and torch (CUDA too) in this process."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 @DATASETS.register_module()
@@ -102,7 +69,7 @@ class SeededDataset(Dataset):
     def __getitem__(self, item: tuple[int, int]) -> object:
         """(index, seed) → the sample; reseeds the process that loads it."""
         index, seed = item
-        set_random_states(seed)
+        set_random_seed(seed)
         return self.dataset[index]
 
     def __len__(self) -> int:
@@ -159,3 +126,51 @@ class SeededBatchSampler(Sampler):
 
     def __len__(self) -> int:
         return len(self.batches)
+
+
+@LOOPS.register_module()
+class SeededIterLoop(IterBasedTrainLoop):
+    """mmengine's ``IterBasedTrainLoop``, resumed with the random numbers it would have drawn.
+
+    mmengine itself resumes at the right image, but with other crops, flips and dropped features
+    than an uninterrupted run would have seen. Here the loader goes through the train set epoch
+    after epoch, so ``sampler`` is ``DefaultSampler``, as in training by epochs.
+
+    Args:
+        runner, dataloader, max_iters, validation: As mmengine's.
+
+    Raises:
+        InputError: The train set does not fill one batch.
+    """
+
+    def __init__(self, runner: Runner, dataloader: dict, max_iters: int, **validation: object):
+        super().__init__(runner, seeded_dataloader_cfg(dataloader, _DATA), max_iters, **validation)
+        if len(self.dataloader) == 0:
+            raise InputError(
+                f"train_dataloader: {len(self.dataloader.dataset)} images do not fill one batch"
+            )
+        self.dataloader_iterator = _EndlessBatches(self.dataloader)
+
+    def run(self) -> nn.Module:
+        """Run what is left of the iterations, and return the model."""
+        self.dataloader.batch_sampler.set_seed(self.runner.seed)  # a resumed run's is known now
+        return super().run()
+
+    def run_iter(self, data_batch: dict | tuple | list) -> None:
+        """One step of the optimizer."""
+        set_random_seed(derive_seed(self.runner.seed, _STEP, self.iter, get_rank()))
+        super().run_iter(data_batch)
+
+
+class _EndlessBatches:
+    """What ``IterBasedTrainLoop`` takes its batches from, and passes over the used ones of."""
+
+    def __init__(self, loader: DataLoader):
+        self.loader = loader
+        self.skip_iter(0)
+
+    def skip_iter(self, count: int) -> None:
+        self.batches = endless_batches(self.loader, count)  # loads nothing yet
+
+    def __next__(self) -> dict | tuple | list:
+        return next(self.batches)

@@ -2,11 +2,14 @@
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import distributed, nn
 
-from engine.distributed import CPUSyncBatchNorm
+from engine.compat.cpu import CPUSyncBatchNorm, synchronize_bn_on_cpu
+from tests.processes import run_processes
 
 SHAPE = (4, 5, 6, 7)  # the joint batch; each process gets half
+DTYPES = (torch.float32, torch.bfloat16)
+SETTINGS = {"usual": {}, "a candidate's": dict(affine=False, track_running_stats=False)}
 
 
 def normalize(norm, x, weights):
@@ -31,22 +34,32 @@ def tensors(dtype):
     return (3 + 2 * torch.randn(SHAPE)).to(dtype), torch.randn(SHAPE)
 
 
-def run_rank(rank, folder, dtype, settings):
+def run_rank(rank, folder):
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
     )
-    half = slice(2 * rank, 2 * rank + 2)
-    x, weights = tensors(dtype)
-    results = normalize(make(CPUSyncBatchNorm, **settings), x[half], weights[half])
+    half, results = slice(2 * rank, 2 * rank + 2), {}
+    for dtype in DTYPES:
+        for name, settings in SETTINGS.items():
+            x, weights = tensors(dtype)
+            norm = make(CPUSyncBatchNorm, **settings)
+            results[str(dtype), name] = normalize(norm, x[half], weights[half])
     torch.save(results, f"{folder}/rank_{rank}.pth")
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("settings", [{}, dict(affine=False, track_running_stats=False)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_two_processes_normalize_like_one_with_the_joint_batch(tmp_path, dtype, settings):
-    multiprocessing.spawn(run_rank, (str(tmp_path), dtype, settings), nprocs=2)
-    ranks = [torch.load(tmp_path / f"rank_{rank}.pth") for rank in (0, 1)]
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What each of two processes has, for all types and settings."""
+    folder = tmp_path_factory.mktemp("ranks")
+    run_processes(run_rank, str(folder))
+    return [torch.load(folder / f"rank_{rank}.pth") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_two_processes_normalize_like_one_with_the_joint_batch(ranks, dtype, name):
+    settings, ranks = SETTINGS[name], [rank[str(dtype), name] for rank in ranks]
     x, weights = tensors(dtype)
     output, x_grad, *others = normalize(make(nn.BatchNorm2d, **settings), x.float(), weights)
     # bfloat16 holds 8 bits; the statistics are as exact as in float32
@@ -70,3 +83,17 @@ def test_evaluation_needs_no_process_group():
     norm, reference = make(CPUSyncBatchNorm).eval(), make(nn.BatchNorm2d).eval()
     x, _ = tensors(torch.float32)
     assert torch.equal(norm(x), reference(x))
+
+
+def test_torchs_layers_are_replaced_where_they_are():
+    model = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Sequential(nn.BatchNorm2d(5, eps=0.1))).eval()
+    plain = nn.BatchNorm2d(5, affine=False, track_running_stats=False)
+    model.append(nn.SyncBatchNorm.convert_sync_batchnorm(plain))
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    before = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    synchronize_bn_on_cpu(model)
+    assert type(model[1][0]) is type(model[2]) is CPUSyncBatchNorm
+    assert model[1][0].eps == 0.1 and not model[1][0].training and model[2].training
+    after = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    assert before.keys() == after.keys()
+    assert all(before[key] is after[key] for key in before)

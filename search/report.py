@@ -1,25 +1,38 @@
 """What an architecture adaptation leaves behind: α over time, the architecture, and pictures."""
 
+import copy
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook, LoggerHook
-from mmengine.runner import Runner
+from mmengine.hooks import Hook
+from mmengine.registry import LOG_PROCESSORS
+from mmengine.runner import LogProcessor, Runner
 from torch import nn
 
+from engine.hooks import loaded_path
 from models import FNABackbone, FNASuperNet, InputError, NetConfig, count_madds, count_params
 from models.backbone import first_expansions, total_stride
 from models.files import write_whole
 
-from .arch_pictures import draw_alpha, draw_architectures
-from .hooks import loaded_path
+from .pictures import draw_alpha, draw_architectures
 
 _KEY = "arch_adapt"  # of the state in a checkpoint
+
+
+@LOG_PROCESSORS.register_module()
+class ArchLogProcessor(LogProcessor):
+    """mmengine's, for lines that also say what α prefers: see :meth:`ArchReport.log`."""
+
+    def get_log_after_iter(self, runner: Runner, batch_idx: int, mode: str) -> tuple[dict, str]:
+        if mode == "train":
+            runner.train_loop.report.log(runner)
+        return super().get_log_after_iter(runner, batch_idx, mode)
 
 
 class ArchReport(Hook):
@@ -51,26 +64,20 @@ class ArchReport(Hook):
         self.arch_start_epoch = arch_start_epoch
         self.must_match = must_match
         candidates = self.backbone.search_space.candidates
-        self.search_space = {name: list(ops) for name, ops in candidates.items()}
+        self.search_space = {layer: list(ops) for layer, ops in candidates.items()}
         self.history: list[list[list[float]]] = []  # α: epoch, layer, candidate
         self.reported = self._choices()
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
-    ) -> None:
+    def log(self, runner: Runner) -> None:
+        """Add to the numbers that are about to be logged: how undecided α is, and how many layers
+        prefer another op than in the line before."""
         if runner.epoch < self.arch_start_epoch:
             return
         choices = self._choices()
         changed = sum(now != then for now, then in zip(choices, self.reported, strict=True))
         runner.message_hub.update_scalar("train/alpha_entropy", mean_entropy(self.backbone))
         runner.message_hub.update_scalar("train/alpha_changed", changed)
-        # the logger, which comes after this hook, is about to report the number
-        loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
-        at_end = self.end_of_epoch(runner.train_dataloader, batch_idx)
-        for logger in loggers:
-            short_epoch = at_end and len(runner.train_dataloader) <= logger.interval
-            if short_epoch or self.every_n_inner_iters(batch_idx, logger.interval):
-                self.reported = choices
+        self.reported = choices
 
     def after_train_epoch(self, runner: Runner) -> None:
         self.history.append([alpha.detach().tolist() for alpha in self.backbone.alphas()])
@@ -103,15 +110,16 @@ class ArchReport(Hook):
     def compare(self, derived: NetConfig) -> str:
         """Params and MAdds of an architecture, alone and in the model, against the seed's."""
         height, width = self.input_size
-        if self._interface(derived) == self._interface(self.seed):
-            seed = self._size(self.seed)
-        else:  # neck and head of this model do not fit the seed's maps
-            with torch.device("meta"):
-                backbone = FNABackbone(
-                    self.seed, (0,), output_stride=total_stride(self.seed.stages)
-                )
-            seed = _format_size("backbone", backbone, self.input_size)
-        return f"{self._size(derived)}, at {height}x{width}; the seed's: {seed}"
+        return f"{self._size(derived)}, at {height}x{width}; the seed's: {self._seed_size}"
+
+    @cached_property
+    def _seed_size(self) -> str:
+        if self._interface(self.backbone.derive()) == self._interface(self.seed):
+            return self._size(self.seed)
+        # neck and head of this model do not fit the seed's maps
+        with torch.device("meta"):
+            backbone = FNABackbone(self.seed, (0,), output_stride=total_stride(self.seed.stages))
+        return _format_size("backbone", backbone, self.input_size)
 
     def _size(self, net_config: NetConfig) -> str:
         with torch.device("meta"):  # it is only counted
@@ -146,13 +154,13 @@ class ArchReport(Hook):
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Go on from the checkpoint's state.
+        """Continue from the checkpoint's state.
 
         Raises:
             InputError: A run is resumed from a checkpoint of another search space, of other
                 settings that its state depends on, or of no architecture adaptation at all.
         """
-        if not runner._resume:
+        if not runner.cfg.get("resume"):
             return
         path = loaded_path(runner)
         state = checkpoint.get(_KEY)
@@ -193,10 +201,8 @@ def derived_backbone(supernet: FNASuperNet, net_config: NetConfig) -> FNABackbon
 
 
 def with_backbone(model: nn.Module, backbone: nn.Module) -> nn.Module:
-    """``model`` with another backbone; all else is shared with it."""
-    twin = model.__new__(type(model))
-    twin.__dict__ = dict(model.__dict__, _modules=dict(model._modules, backbone=backbone))
-    return twin
+    """A copy of ``model`` with another backbone."""
+    return copy.deepcopy(model, {id(model.backbone): backbone})
 
 
 def _format_size(name: str, module: nn.Module, input_size: tuple[int, int]) -> str:

@@ -4,8 +4,8 @@ import pytest
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS
 
-from engine.entry import one_line
-from engine.loading import LoadCheckedImage
+from datasets.images import LoadCheckedImage
+from engine.run import one_line
 from models import SampleError
 
 

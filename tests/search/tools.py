@@ -8,10 +8,12 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from engine import arch_adapt, arch_report  # noqa: F401  (registers the loop)
+import engine  # noqa: F401  (registers what the runs name)
+from search import report
 
 CANDIDATES = ["k3_e1", "k5_e2", "skip"]
 SUPERNET = dict(
@@ -89,6 +91,9 @@ def make_runner(
     optim_wrapper: dict | None = None,
     seed: int | None = 5,
     checkpoint_interval: int = 1000,
+    resume: bool = False,
+    load_from: str | None = None,
+    cfg: dict | None = None,
     **runner: object,
 ) -> Runner:
     """A runner of 3 epochs of 4 weight steps, with α learning from the second epoch on."""
@@ -136,16 +141,20 @@ def make_runner(
         randomness=dict(seed=seed),
         default_scope="mmengine",
         experiment_name=f"search_{id(object())}_{torch.randint(10**9, ()).item()}",
-        cfg=dict(),
+        custom_hooks=[dict(type="PlainHistory")],
+        log_processor=dict(type="ArchLogProcessor"),
+        resume=resume,
+        load_from=load_from,
+        cfg=dict(cfg or {}, resume=resume, load_from=load_from),
     )
     return Runner(**(arguments | runner))
 
 
-def stop_workers(runner: Runner) -> None:
-    """End the loaders' processes, for which torch would wait long once the runner is collected."""
-    runner.train_loop._arch_batches.close()
-    for loader in (runner.train_loop.dataloader, runner.train_loop.arch_dataloader):
-        loader._iterator = None
+def stop_workers(loop: BaseLoop) -> None:
+    """End the loaders' processes, for which torch would wait long once the loop is collected."""
+    for loader in vars(loop).values():
+        if isinstance(loader, DataLoader) and loader._iterator is not None:
+            loader._iterator._shutdown_workers()
 
 
 def weights_of(runner: Runner) -> dict[str, torch.Tensor]:
@@ -185,7 +194,8 @@ def steps_of(runner: Runner) -> str:
 
 
 def skip_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than searching here; test_arch_report draws."""
-    monkeypatch.setattr(arch_report, "to_png", lambda figure: b"")
+    """Drawing and counting take longer than searching here; test_report does both."""
+    monkeypatch.setattr(report.ArchReport, "compare", lambda *args: "")
+    monkeypatch.setattr(report, "to_png", lambda figure: b"")
     for name in ("draw_architectures", "draw_alpha"):
-        monkeypatch.setattr(arch_report, name, lambda *args: None)
+        monkeypatch.setattr(report, name, lambda *args: None)
