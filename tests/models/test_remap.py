@@ -21,27 +21,25 @@ SEED_DEPTHS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 3, 6: 3, 7: 1}
 
 
 def slow_remap_tensor(source, initial):
-    """One number at a time, straight from the rules' wording; NaN where a channel is new."""
+    """One place of a kernel at a time, straight from the rules' wording; NaN for new channels."""
     if initial.dim() == 0:
         return source.clone()
-    old, result = source.tolist(), initial.tolist()
+    result = initial.clone()
     if initial.dim() == 1:
-        for i in range(min(len(result), len(old))):
-            result[i] = old[i]
-        return torch.tensor(result)
+        for i in range(min(len(initial), len(source))):
+            result[i] = source[i]
+        return result
+    outs, ins = (min(new, old) for new, old in zip(initial.shape[:2], source.shape, strict=False))
+    result[:] = math.nan
     new_k, old_k = initial.shape[-1], source.shape[-1]
-    for o in range(initial.shape[0]):
-        for i in range(initial.shape[1]):
-            for row in range(new_k):
-                for column in range(new_k):
-                    # measured from the kernel's centre
-                    y, x = row - new_k // 2 + old_k // 2, column - new_k // 2 + old_k // 2
-                    inside = 0 <= y < old_k and 0 <= x < old_k
-                    if o < source.shape[0] and i < source.shape[1]:
-                        result[o][i][row][column] = old[o][i][y][x] if inside else 0.0
-                    else:
-                        result[o][i][row][column] = math.nan
-    return torch.tensor(result)
+    for row in range(new_k):
+        for column in range(new_k):
+            # measured from the kernel's centre
+            y, x = row - new_k // 2 + old_k // 2, column - new_k // 2 + old_k // 2
+            inside = 0 <= y < old_k and 0 <= x < old_k
+            values = source[:outs, :ins, y, x] if inside else torch.zeros(outs, ins)
+            result[:outs, :ins, row, column] = values
+    return result
 
 
 def slow_source_key(key, net_config):
