@@ -13,7 +13,7 @@ import time
 import torch
 from torch import nn
 
-from engine.config import build_model
+from engine.model import build_model
 
 
 def parse_args() -> argparse.Namespace:

@@ -18,10 +18,10 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from engine import mmcv_ops
-from engine.arch_report import derived_backbone
+from engine.compat import mmcv_ops
 from engine.config import REPO
-from models import FNASuperNet
+from models import FNASuperNet, MAdds, expected_cost, price_list
+from search.report import derived_backbone
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -66,6 +66,7 @@ def make_rows(config: str, size: tuple[int, int], device: str, seed: int) -> lis
     supernet.to(device)
     alphas = {id(alpha) for alpha in supernet.alphas()}
     weights = [p for p in supernet.parameters() if id(p) not in alphas]
+    prices = price_list(supernet, MAdds(), size)
 
     def choose(path: list[int] | None) -> None:
         supernet.set_path(path)
@@ -84,7 +85,7 @@ def make_rows(config: str, size: tuple[int, int], device: str, seed: int) -> lis
             "architecture step",
             lambda: choose(None),
             supernet,
-            lambda: supernet.expected_madds(size).log().float(),
+            lambda: expected_cost(supernet, prices).log().float(),
         ),
     ]
 

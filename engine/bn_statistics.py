@@ -18,10 +18,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from .distributed import unwrapped
-from .seeded_data import endless_batches, seeded_dataloader_cfg
+from .model import task_losses, unwrapped
+from .resume import endless_batches, seeded_dataloader_cfg
 
 # What tells the random numbers of these passes from those of training, which count from 0.
 _DATA = 100
@@ -45,9 +44,13 @@ class UpdateBNStatistics(Hook):
 
     def __init__(self, iterations: int = 2000, interval: int = 50):
         self.iterations, self.interval = iterations, interval
+        self.loaded = False
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        self.loaded = True
 
     def before_train(self, runner: Runner) -> None:
-        if runner.iter > 0 or runner._load_from:
+        if self.loaded:
             return
         model = unwrapped(runner.model)
         training = model.training
@@ -65,7 +68,7 @@ class UpdateBNStatistics(Hook):
         start = time.monotonic()
         for done, batch in enumerate(islice(endless_batches(loader, 0), self.iterations), 1):
             with runner.optim_wrapper.optim_context(model):
-                model._run_forward(model.data_preprocessor(batch, True), mode="loss")
+                task_losses(model, batch)
             if done % self.interval == 0 or done == self.iterations:
                 left = (time.monotonic() - start) / done * (self.iterations - done)
                 runner.logger.info(
@@ -75,8 +78,8 @@ class UpdateBNStatistics(Hook):
 
 
 def _running_statistics(model: nn.Module) -> list[torch.Tensor]:
-    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    return [statistic for m in layers for statistic in (m.running_mean, m.running_var)]
+    statistics = ("running_mean", "running_var")
+    return [buffer for name, buffer in model.named_buffers() if name.endswith(statistics)]
 
 
 @contextmanager

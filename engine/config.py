@@ -8,13 +8,11 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.registry import MODELS, DefaultScope
-from torch import nn
 
 from models import InputError, NetConfig
 from models.net_config import is_text
 
-from . import mmcv_ops
+from .compat import mmcv_ops
 
 REPO = Path(__file__).resolve().parent.parent
 # what a mistake in a config, which is Python, can raise
@@ -115,25 +113,24 @@ def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def build_model(path: str, device: str = "meta") -> tuple[nn.Module, Config]:
-    """The model of a config, and the config; on the meta device it has shapes, but no weights.
-
-    Args:
-        path: A config file, from the repository's root, which becomes the current folder.
-        device: Where to build it.
-    """
-    os.chdir(REPO)
-    with mmcv_ops.quiet_imports():
-        cfg = Config.fromfile(path)
-        import_scope(cfg.default_scope)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device(device):
-        return MODELS.build(cfg.model), cfg
-
-
 def import_scope(scope: str) -> None:
     """Import what mmengine would import later, one part at its first use."""
     if scope != "mmengine":
         import_module(f"{scope}.utils").register_all_modules(init_default_scope=False)
+
+
+def use_amp(cfg: Config) -> None:
+    """Make a config's optimizer wrapper, or each of several, run forward in mixed precision.
+
+    By float16 with loss scaling on a GPU, by bfloat16 on CPU.
+    """
+    wrappers = cfg.optim_wrapper
+    for wrapper in [wrappers] if "optimizer" in wrappers else [wrappers.weights, wrappers.arch]:
+        if torch.cuda.is_available():
+            wrapper.type = "AmpOptimWrapper"
+            wrapper.loss_scale = "dynamic"
+        else:
+            wrapper.type = "CPUAmpOptimWrapper"
 
 
 def set_data_root(cfg: Config, root: str) -> None:

@@ -10,7 +10,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from models import InputError
 
-from .distributed import unwrapped
+from .model import unwrapped
 from .released import convert
 
 
@@ -63,7 +63,7 @@ class MatchCheckpoint(Hook):
                 "(is --net-config the one it was trained with?)"
             )
         missing = {"meta", "message_hub", "optimizer"} - set(checkpoint)
-        if runner._resume and missing:
+        if runner.cfg.get("resume") and missing:
             raise InputError(
                 f"{where}: has no {', '.join(sorted(missing))}, so no run can go on from it; to "
                 "start from its weights, use --cfg-options load_from=CHECKPOINT"
@@ -74,12 +74,13 @@ class MatchCheckpoint(Hook):
 class CheckModel(Hook):
     """Refuses a model whose parts do not fit each other or the data set, before it runs.
 
-    Of a detector's head with too few classes mmdet would take the first that it lacks for
-    background, without a word.
+    What the config says is compared: ``in_channels`` of the neck or, without one, of each part that
+    has them; ``num_classes`` of each part that has them. If a detector's head has too few classes,
+    mmdet takes the first that it lacks for background, without a word.
 
     Raises:
-        InputError: A neck or head expects other channels than the backbone gives, or the head
-            another number of classes than the data set has.
+        InputError: A part expects other channels than the backbone gives, or another number of
+            classes than the data set has.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -89,35 +90,40 @@ class CheckModel(Hook):
         self._check(runner, runner.test_dataloader.dataset.metainfo["classes"])
 
     def _check(self, runner: Runner, classes: Sequence[str]) -> None:
-        cfg, model = runner.cfg.model, unwrapped(runner.model)
-        channels = list(model.backbone.out_channels)
-        for key, expected, maps in _uses_of_features(cfg):
-            given = [channels[i] for i in maps] if isinstance(maps, Sequence) else channels[maps]
+        model = runner.cfg.model
+        channels = list(unwrapped(runner.model).backbone.out_channels)
+        parts = {"neck": model["neck"]} if model.get("neck") else model
+        for name, part in _with(parts, "in_channels"):
+            expected, given = part["in_channels"], _channels_for(part, channels)
+            expected = expected if isinstance(expected, int) else list(expected)
             if given != expected:
                 raise InputError(
-                    f"model.{key} is {expected}, but the backbone gives {given} channels"
+                    f"model.{name}.in_channels is {expected}, but the backbone gives {given} "
+                    "channels"
                 )
-        head = "bbox_head" if "bbox_head" in cfg else "decode_head"
-        num_classes = getattr(model, head).num_classes
-        if num_classes != len(classes):
-            raise InputError(
-                f"model.{head}.num_classes is {num_classes}, but the data set has {len(classes)} "
-                f"classes: {', '.join(classes)}"
-            )
+        for name, part in _with(model, "num_classes"):
+            if part["num_classes"] != len(classes):
+                raise InputError(
+                    f"model.{name}.num_classes is {part['num_classes']}, but the data set has "
+                    f"{len(classes)} classes: {', '.join(classes)}"
+                )
 
 
-def _uses_of_features(model: Mapping) -> Iterator[tuple]:
-    """Where a model's config says what channels it expects: the key, these, and of which maps."""
-    if "neck" in model:
-        yield "neck.in_channels", list(model["neck"]["in_channels"]), slice(None)
-        return
-    head = model["decode_head"]
-    expected = head["in_channels"]
-    if isinstance(expected, Sequence):
-        expected = list(expected)
-    yield "decode_head.in_channels", expected, head.get("in_index", -1)
-    if "low_level_in_channels" in head:
-        yield "decode_head.low_level_in_channels", head["low_level_in_channels"], 0
+def _with(parts: Mapping, key: str) -> Iterator[tuple[str, Mapping]]:
+    """The parts of a model's config that set a key, with their names."""
+    for name, part in parts.items():
+        if isinstance(part, Mapping) and key in part:
+            yield name, part
+
+
+def _channels_for(part: Mapping, channels: list[int]) -> int | list[int]:
+    """What a backbone of these ``channels`` gives to a part: all maps, or those of ``in_index``.
+
+    A part that expects one map gets the last, where it does not say which.
+    """
+    if isinstance(part["in_channels"], int):
+        return channels[part.get("in_index", -1)]
+    return [channels[index] for index in part.get("in_index", range(len(channels)))]
 
 
 @HOOKS.register_module()
@@ -135,4 +141,4 @@ class ChannelsLast(Hook):
 
 def loaded_path(runner: Runner) -> str | None:
     """The checkpoint that a run was told to load or, when it resumes by itself, finds."""
-    return runner._load_from or find_latest_checkpoint(runner.work_dir)
+    return runner.cfg.get("load_from") or find_latest_checkpoint(runner.work_dir)

@@ -15,7 +15,7 @@ import torch
 from models import InputError
 
 from .config import REPO
-from .entry import run
+from .run import run
 
 
 def main() -> None:

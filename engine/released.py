@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from models import InputError
+from models import InputError, rename_to_released
 
 _SCORES = 81  # of SSDLite's anchors: COCO's 80 classes and the background
 _COUNTER = "num_batches_tracked"  # of BN; nothing here reads it
@@ -179,8 +179,10 @@ def convert(checkpoint: Mapping, model: nn.Module, where: str) -> tuple[dict, st
     released = _Released(tensors, f"{where}: released {kind.framework}")
     rules = {pattern: (source, _copied) for pattern, source in kind.renamed.items()} | kind.changed
     state_dict = {}
-    for key, tensor in model.state_dict().items():
-        module, _, name = key.rpartition(".")
+    expected = model.state_dict()
+    # an MBConv's parts numbered as in the file, so that messages name the file's own keys
+    for key, (numbered, tensor) in zip(expected, rename_to_released(expected).items(), strict=True):
+        module, _, name = numbered.rpartition(".")
         if name == _COUNTER:
             continue
         matches = (re.fullmatch(pattern, module) for pattern in rules)

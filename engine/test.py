@@ -2,41 +2,19 @@
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
-from mmengine.evaluator import DumpResults
 from torch import nn
 
 from models import InputError, count_madds, count_params
+from models.files import write_whole
 
 from .config import OneLineParser, add_arguments, load_config, make_work_dir, user_path
-from .distributed import unwrapped
-from .entry import build_runner, run
-from .files import write_whole
 from .hooks import MatchCheckpoint
-
-
-class DumpPredictions(DumpResults):
-    """Writes what was predicted for each image, and the image's metainfo, to a pickle file.
-
-    The samples hold labels too and, of mmseg, every class's score at every pixel: 160 MB for an
-    image of Cityscapes, which ``DumpResults`` would keep in memory for all images.
-    """
-
-    def process(self, data_batch: Any, predictions: Sequence[dict]) -> None:
-        """Keep ``pred_*`` of each sample, and its metainfo: in a sample's dict, what is no dict."""
-        kept = [
-            {
-                key: value
-                for key, value in sample.items()
-                if key.startswith("pred_") or not isinstance(value, dict)
-            }
-            for sample in predictions
-        ]
-        super().process(data_batch, kept)
+from .model import unwrapped
+from .predictions import DumpPredictions
+from .run import build_runner, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,6 +46,8 @@ def main() -> None:
     if out:
         runner.test_evaluator.metrics.append(DumpPredictions(out_file_path=out))
     metrics = count_cost(runner.model, cfg) | runner.test()
+    headline = cfg.get("headline", {})
+    metrics["headline"] = {name: metrics[key] for key, name in headline.items() if key in metrics}
     if runner.rank == 0:
         path = Path(cfg.work_dir) / "metrics.json"
         write_whole(path, (json.dumps(metrics, indent=2) + "\n").encode())

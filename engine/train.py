@@ -4,10 +4,16 @@ import argparse
 
 from models import InputError
 
-from .amp import use_amp
-from .config import OneLineParser, add_arguments, load_config, make_work_dir, user_path
-from .entry import build_runner, run
+from .config import (
+    OneLineParser,
+    add_arguments,
+    load_config,
+    make_work_dir,
+    use_amp,
+    user_path,
+)
 from .hooks import MatchCheckpoint
+from .run import build_runner, run
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,6 +1,6 @@
 """What only detection needs."""
 
-from engine import mmcv_ops
+from engine.compat import mmcv_ops
 
 mmcv_ops.install()  # before mmdet's models are imported
 

@@ -1,6 +1,6 @@
 """What only segmentation needs."""
 
-from engine import mmcv_ops
+from engine.compat import mmcv_ops
 
 mmcv_ops.install()  # before mmseg's models are imported
 
@@ -12,7 +12,7 @@ from .data import (  # noqa: E402
 )
 from .metric import ClassIoUMetric  # noqa: E402
 from .pictures import SegmentationPictures  # noqa: E402
-from .segmentor import SlidingEncoderDecoder  # noqa: E402
+from .sliding import SlidingEncoderDecoder  # noqa: E402
 
 __all__ = [
     "ASPPDecoderHead",

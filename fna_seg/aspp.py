@@ -63,18 +63,19 @@ class SeparableASPPHead(_PointwiseASPPHead):
 class ASPPDecoderHead(_PointwiseASPPHead):
     """DeepLabv3+'s head: ASPP with full 3x3 convs, and a decoder at the stride of an early map.
 
-    From the backbone's first map, N×low_level_channels×H×W, and its last, N×C×h×w, to scores of the
-    classes, N×num_classes×H×W.
+    From the backbone's two maps, N×C_early×H×W and N×C×h×w, to scores of the classes,
+    N×num_classes×H×W.
 
     Args:
-        low_level_in_channels: Channels of the backbone's first map.
-        low_level_channels: What a 1x1 conv makes of them before the maps are joined.
+        in_channels: (C_early, C).
+        low_level_channels: What a 1x1 conv makes of the early map's before the maps are joined.
         kwargs: As ``ASPPHead``'s.
     """
 
-    def __init__(self, low_level_in_channels: int, low_level_channels: int = 48, **kwargs):
-        super().__init__(**kwargs)
-        self.low_level = self._conv(low_level_in_channels, low_level_channels, 1)
+    def __init__(self, in_channels: tuple[int, int], low_level_channels: int = 48, **kwargs):
+        early, last = in_channels
+        super().__init__(in_channels=last, **kwargs)
+        self.low_level = self._conv(early, low_level_channels, 1)
         self.decoder = nn.Sequential(
             self._conv(self.channels + low_level_channels, self.channels, 3),
             # The paper's multiply-adds hold one add for each element here, and its parameters no

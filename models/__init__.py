@@ -1,23 +1,42 @@
 """The networks of FNA and what is known about them."""
 
 from .backbone import FNABackbone
-from .cost import count_madds, count_params
+from .cost import (
+    COSTS,
+    CostTerm,
+    MAdds,
+    count_madds,
+    count_params,
+    expected_cost,
+    price_list,
+)
 from .errors import InputError, SampleError
 from .net_config import NetConfig
+from .ops import register_op
 from .remap import Remap, remap
-from .seed import MobileNetV2Seed, load_seed
+from .search_space import SearchSpace
+from .seed import load_seed
+from .seeds.released import rename_released, rename_to_released
 from .supernet import FNASuperNet
 
 __all__ = [
+    "COSTS",
+    "CostTerm",
     "FNABackbone",
     "FNASuperNet",
     "InputError",
-    "MobileNetV2Seed",
+    "MAdds",
     "NetConfig",
     "Remap",
     "SampleError",
+    "SearchSpace",
     "count_madds",
     "count_params",
+    "expected_cost",
     "load_seed",
+    "price_list",
+    "register_op",
     "remap",
+    "rename_released",
+    "rename_to_released",
 ]

@@ -1,16 +1,19 @@
 """The network of any net_config, as an mmengine backbone."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from .blocks import StageBlock, build_op, conv_bn_act, parse_op
 from .errors import InputError
 from .net_config import NetConfig, Stage
+from .ops import Norm, build_op, conv_norm_act, parse_op
+from .search_space import SearchedStage
 
 STEM_STRIDE = 2
 _EXPANDED = re.compile(r"([1-9]\d*)\.expand")  # a map between two blocks
@@ -18,6 +21,11 @@ _DEFAULT_INIT = [
     dict(type="Kaiming", layer="Conv2d"),
     dict(type="Constant", val=1, layer="BatchNorm2d"),
 ]
+
+
+def total_stride(stages: Sequence[Stage | SearchedStage]) -> int:
+    """Stride of the last stage's map, where none dilates."""
+    return math.prod((STEM_STRIDE, *(stage.stride for stage in stages)))
 
 
 def strides_and_dilations(stage_strides: list[int], output_stride: int) -> list[tuple[int, int]]:
@@ -48,6 +56,35 @@ def strides_and_dilations(stage_strides: list[int], output_stride: int) -> list[
     return plan
 
 
+class StageBlock(nn.Module):
+    """The layers of one stage; the first of them has the stride."""
+
+    def __init__(self, layers: Sequence[nn.Module]):
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×C_in×H×W → N×C_out×⌈H/stride⌉×⌈W/stride⌉."""
+        return self.layers(x)
+
+    def forward_expanded(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`forward`, and the first layer's expanded activation, N×(E·C_in)×H×W."""
+        x, expanded = self.layers[0].forward_expanded(x)
+        return self.layers[1:](x), expanded
+
+
+class LastConv(nn.Module):
+    """The 1x1 conv, norm and ReLU6 after the last stage."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm):
+        super().__init__()
+        self.conv = conv_norm_act(in_channels, out_channels, 1, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×C_in×H×W → N×C_out×H×W."""
+        return self.conv(x)
+
+
 class StagedBackbone(BaseModule):
     """Stem, stages and, where asked for, the last 1x1 conv of MobileNetV2's family.
 
@@ -55,14 +92,15 @@ class StagedBackbone(BaseModule):
     ``blocks.1`` … the stages, then ``blocks.N.conv`` the last 1x1 conv.
 
     Args:
-        stages: The stages; what an entry of ``ops`` is, ``build_layer`` knows.
-        build_layer: (op, in_channels, out_channels, stride, dilation) → the layer.
+        stages: The stages, whose layers ``build_layer`` makes.
+        build_layer: (an entry of a stage's ``ops``, in_channels, out_channels, stride, dilation,
+            norm) → the layer.
         out_indices, output_stride, last_channels, norm_cfg, init_cfg: See :class:`FNABackbone`.
     """
 
     def __init__(
         self,
-        stages: Sequence[Stage],
+        stages: Sequence[Stage | SearchedStage],
         build_layer: Callable[..., nn.Module],
         out_indices: Sequence[int | str],
         output_stride: int,
@@ -71,25 +109,23 @@ class StagedBackbone(BaseModule):
         init_cfg: dict | list[dict] | None,
     ):
         super().__init__(init_cfg=init_cfg or _DEFAULT_INIT)
+        norm = norm_factory(norm_cfg)
         plan = strides_and_dilations([stage.stride for stage in stages], output_stride)
 
         channels = stages[0].in_channels
-        blocks = [nn.Sequential(*conv_bn_act(3, channels, 3, stride=STEM_STRIDE))]
+        blocks: list[nn.Module] = [conv_norm_act(3, channels, 3, norm, stride=STEM_STRIDE)]
         for stage, (stride, dilation) in zip(stages, plan, strict=True):
             layers = []
             for op in stage.ops:
-                layers.append(build_layer(op, channels, stage.out_channels, stride, dilation))
+                layers.append(build_layer(op, channels, stage.out_channels, stride, dilation, norm))
                 channels, stride = stage.out_channels, 1
             blocks.append(StageBlock(layers))
         if last_channels:
-            blocks.append(LastConv(channels, last_channels))
+            blocks.append(LastConv(channels, last_channels, norm))
         self.blocks = nn.ModuleList(blocks)
 
-        self.norm_cfg = norm_cfg
-        set_norms(self, norm_cfg)
-
-        self.out_indices = tuple(out_indices)
-        self.output_stride, self.last_channels = output_stride, last_channels
+        self.out_indices, self.output_stride = tuple(out_indices), output_stride
+        self.last_channels, self.norm_cfg = last_channels, norm_cfg
         self.out_channels = tuple(
             map_channels(index, stages, last_channels) for index in self.out_indices
         )
@@ -103,7 +139,7 @@ class StagedBackbone(BaseModule):
         maps = {}
         for index, block in enumerate(self.blocks):
             if f"{index}.expand" in self.out_indices:
-                x, maps[f"{index}.expand"] = block(x, return_expanded=True)
+                x, maps[f"{index}.expand"] = block.forward_expanded(x)
             else:
                 x = block(x)
             if index in self.out_indices:
@@ -111,7 +147,21 @@ class StagedBackbone(BaseModule):
         return tuple(maps[index] for index in self.out_indices)
 
 
-def map_channels(out_index: int | str, stages: Sequence[Stage], last_channels: int | None) -> int:
+def norm_factory(norm_cfg: dict | None) -> Norm:
+    """channels → BN, with the ``eps`` and ``momentum`` of an mmdet ``norm_cfg``.
+
+    Raises:
+        InputError: It asks for another norm than BN, or sets anything else.
+    """
+    settings = dict(norm_cfg or {})
+    if settings.pop("type", "BN") != "BN" or settings.keys() - {"eps", "momentum"}:
+        raise InputError(f"norm_cfg: {dict(norm_cfg)}, expected type 'BN', with eps and momentum")
+    return partial(nn.BatchNorm2d, **settings)
+
+
+def map_channels(
+    out_index: int | str, stages: Sequence[Stage | SearchedStage], last_channels: int | None
+) -> int:
     """Channels of the map that an entry of ``out_indices`` names.
 
     Raises:
@@ -131,7 +181,7 @@ def map_channels(out_index: int | str, stages: Sequence[Stage], last_channels: i
         )
     stage = stages[int(match[1]) - 1]
     expansions = first_expansions(stage)
-    if len(expansions) > 1 or expansions == [1]:
+    if len(expansions) > 1 or expansions[0] < 2:
         raise InputError(
             f"out_indices: {out_index!r} needs one expansion of 2 or more in the first layer of "
             f"that stage, got {', '.join(f'e{e}' for e in expansions)} (in a search space, "
@@ -140,25 +190,10 @@ def map_channels(out_index: int | str, stages: Sequence[Stage], last_channels: i
     return expansions[0] * stage.in_channels
 
 
-def first_expansions(stage: Stage) -> list[int]:
+def first_expansions(stage: Stage | SearchedStage) -> list[int]:
     """The expansions among which a stage's first layer chooses, ascending; one, if it is fixed."""
-    ops = [stage.ops[0]] if isinstance(stage.ops[0], str) else stage.ops[0]
-    return sorted({parse_op(op)[1] for op in ops})
-
-
-def set_norms(network: nn.Module, norm_cfg: dict | None) -> None:
-    """Give every BN of a network the ``eps`` and ``momentum`` of an mmdet ``norm_cfg``.
-
-    Raises:
-        InputError: It asks for another norm than BN, or sets anything else.
-    """
-    settings = dict(norm_cfg or {})
-    if settings.pop("type", "BN") != "BN" or settings.keys() - {"eps", "momentum"}:
-        raise InputError(f"norm_cfg: {dict(norm_cfg)}, expected type 'BN', with eps and momentum")
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for name, value in settings.items():
-                setattr(module, name, value)
+    first = [stage.ops[0]] if isinstance(stage, Stage) else stage.ops[0]
+    return sorted({parse_op(op).expansion for op in first})
 
 
 @MODELS.register_module()
@@ -205,15 +240,3 @@ class FNABackbone(StagedBackbone):
             init_cfg,
         )
         self.net_config = net_config
-
-
-class LastConv(nn.Module):
-    """The 1x1 conv, BN and ReLU6 after the last stage."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
-        self.conv = nn.Sequential(*conv_bn_act(in_channels, out_channels, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """N×C_in×H×W → N×C_out×H×W."""
-        return self.conv(x)

@@ -1,9 +1,20 @@
-"""Parameters and multiply-adds, counted as the paper counts them."""
+"""What a network costs: parameters, multiply-adds, and the cost that a search pays for."""
 
 import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import nn
+from mmengine.registry import Registry
+from torch import Tensor, nn
+
+from .backbone import StageBlock
+from .errors import InputError
+from .supernet import FNASuperNet, MixedLayer
+
+COSTS = Registry("cost")
 
 
 def count_params(module: nn.Module) -> int:
@@ -22,15 +33,150 @@ def count_madds(module: nn.Module, input_size: tuple[int, int], channels: int = 
     """
     madds = 0
 
-    def count(layer: nn.Module, _, output: torch.Tensor) -> None:
+    def count(layer: nn.Module, _, output: Tensor) -> None:
         nonlocal madds
         # weight is C_out × (what one output element multiplies)
         madds += output.numel() * (layer.weight[0].numel() + (layer.bias is not None))
 
-    meta = copy.deepcopy(module).to("meta").eval()
+    meta = _meta_without_norms(module)
     for layer in meta.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.register_forward_hook(count)
     with torch.no_grad():
         meta(torch.empty(1, channels, *input_size, device="meta"))
     return madds
+
+
+class Cost(Protocol):
+    """Anything that prices an op. ``name`` and ``unit`` are for people: cost / unit is shown."""
+
+    name: str
+    unit: float
+
+    def __call__(self, op: nn.Module, shape: tuple[int, int, int]) -> float:
+        """The price of an op for one input of C×H×W."""
+
+
+@COSTS.register_module()
+class MAdds:
+    """Multiply-adds as the cost of an op (paper, section 3.3)."""
+
+    name = "MAdds"
+
+    def __init__(self, unit: float = 1e9):
+        self.unit = unit
+
+    def __call__(self, op: nn.Module, shape: tuple[int, int, int]) -> float:
+        channels, *size = shape
+        return float(count_madds(op, size, channels))
+
+
+def price_list(supernet: FNASuperNet, cost: Cost, input_size: tuple[int, int]) -> list[Tensor]:
+    """What every candidate costs at the input that its layer sees.
+
+    Args:
+        supernet: Its weights do not matter, and nothing of it changes.
+        input_size: (height, width) of the images in pixels.
+
+    Returns:
+        For each searched layer a price per candidate, in double.
+    """
+    return [
+        torch.tensor([cost(op, shape) for op in layer.ops.values()], dtype=torch.double)
+        for layer, shape in zip(
+            supernet.mixed_layers, _layer_input_shapes(supernet, input_size), strict=True
+        )
+    ]
+
+
+def expected_cost(supernet: FNASuperNet, prices: Sequence[Tensor]) -> Tensor:
+    """Σ_layers Σ_o softmax(α)_o · price(o): a scalar in double, differentiable in α."""
+    terms = [
+        probabilities.double() @ price.to(probabilities.device)
+        for probabilities, price in zip(supernet.probabilities(), prices, strict=True)
+    ]
+    return torch.stack(terms).sum()
+
+
+@dataclass(frozen=True)
+class CostTerm:
+    """λ · log_τ(γ · cost / unit): what an architecture step adds to the task's loss.
+
+    Args:
+        cost: What prices an op.
+        weight: λ.
+        base: τ, more than 1.
+        scale: γ.
+        input_size: (height, width) in pixels at which ops are priced.
+
+    Raises:
+        InputError: A number is out of its range.
+    """
+
+    cost: Cost
+    weight: float
+    base: float
+    scale: float
+    input_size: tuple[int, int]
+
+    def __post_init__(self):
+        numbers = self.weight, self.base, self.scale, self.cost.unit, *self.input_size
+        if not all(isinstance(number, int | float) for number in numbers) or not (
+            self.weight >= 0 and self.base > 1 and self.scale > 0 and self.cost.unit > 0
+        ):
+            raise InputError(
+                f"cost: weight {self.weight}, base {self.base}, scale {self.scale}, unit "
+                f"{self.cost.unit}; expected weight >= 0, base > 1, scale > 0, unit > 0"
+            )
+
+    @classmethod
+    def from_cfg(cls, cfg: dict) -> "CostTerm":
+        """The term of a config's ``cost``: its numbers, and ``type`` and settings of the cost.
+
+        Raises:
+            InputError: A setting is missing or unknown, or a number is out of its range.
+        """
+        cfg = dict(cfg)
+        try:
+            numbers = {key: cfg.pop(key) for key in ("weight", "base", "scale", "input_size")}
+            return cls(COSTS.build(cfg), **numbers)
+        except KeyError as error:
+            raise InputError(f"cost: {error.args[0]} is missing or unknown") from None
+        except TypeError as error:
+            raise InputError(f"cost: {error}") from None
+
+    def __call__(self, expected: Tensor) -> Tensor:
+        """Expected cost, a scalar → the term, a scalar."""
+        return self.weight * torch.log(self.scale * expected / self.cost.unit) / math.log(self.base)
+
+    def __str__(self) -> str:
+        height, width = self.input_size
+        return (
+            f"lambda {self.weight:g}, tau {self.base:g}, gamma {self.scale:g}, cost in "
+            f"{self.cost.unit:g} {self.cost.name} at {height}x{width}"
+        )
+
+
+def _meta_without_norms(module: nn.Module) -> nn.Module:
+    """A copy to count on, in evaluation mode. BN counts nothing, and refuses 1×1 maps."""
+    meta = copy.deepcopy(module).to("meta").eval()
+    for parent in list(meta.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d | nn.SyncBatchNorm):
+                setattr(parent, name, nn.Identity())
+    return meta
+
+
+def _layer_input_shapes(
+    supernet: FNASuperNet, input_size: tuple[int, int]
+) -> list[tuple[int, int, int]]:
+    """C, H, W of what each searched layer gets, for images of ``input_size``."""
+    meta = _meta_without_norms(supernet)
+    meta.set_path([0] * len(meta.mixed_layers))
+    x, shapes = torch.empty(1, 3, *input_size, device="meta"), []
+    for block in meta.blocks:
+        for layer in block.layers if isinstance(block, StageBlock) else [block]:
+            if isinstance(layer, MixedLayer):
+                shapes.append(tuple(x.shape[1:]))
+            x = layer(x)
+    return shapes

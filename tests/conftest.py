@@ -6,20 +6,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import mmcv_ops
+from engine.compat import mmcv_ops
 
 mmcv_ops.install()  # before a test imports mmdet
-
-from mmengine.config import Config  # noqa: E402
 
 import fna_det  # noqa: E402, F401  (registers what configs name)
 import fna_seg  # noqa: E402, F401
 from datasets.toy_city import write_dataset  # noqa: E402
-from engine.config import build_model  # noqa: E402
-from models import FNABackbone  # noqa: E402
+from models import FNABackbone, NetConfig  # noqa: E402
+from models.seed import save_seed  # noqa: E402
 
 REPO = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("retinanet", "ssdlite", "deeplabv3", "mobilenetv2")
+
+SEED_META = {
+    "net_config": str(NetConfig.parse(REPO / "configs/net_configs/mobilenetv2.txt")),
+    "source": "random numbers",
+    "licence": "none",
+}
 
 
 def pytest_collection_modifyitems(items):
@@ -49,10 +53,6 @@ def randomize(module: torch.nn.Module, generator_seed: int = 0) -> torch.nn.Modu
     return module
 
 
-def build_detector(name: str, device: str = "meta") -> tuple[torch.nn.Module, Config]:
-    return build_model(f"configs/fna_det/{name}.py", device)
-
-
 @pytest.fixture(scope="session")
 def seed_network() -> FNABackbone:
     """A network of the seed's architecture with random weights; its state dict is a seed."""
@@ -67,9 +67,9 @@ def fna_data() -> Path:
 
 @pytest.fixture(scope="session")
 def seed_file(seed_network, tmp_path_factory) -> Path:
-    """A seed with random weights, in a file as the paper's authors released theirs."""
+    """A seed file with random weights."""
     path = tmp_path_factory.mktemp("seed") / "seed.pth"
-    torch.save(seed_network.state_dict(), path)
+    save_seed(seed_network.state_dict(), SEED_META, path)
     return path
 
 

@@ -65,5 +65,7 @@ test_dataloader = val_dataloader
 
 val_evaluator = dict(type="ClassIoUMetric")
 test_evaluator = val_evaluator
+# what a table of tested networks shows, and under which heading
+headline = {"mIoU": "mIoU"}
 
 custom_hooks = [dict(type="CheckModel")]

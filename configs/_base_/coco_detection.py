@@ -59,5 +59,7 @@ val_evaluator = dict(
     proposal_nums=(1, 10, 100),
 )
 test_evaluator = val_evaluator
+# what a table of tested networks shows, and under which heading
+headline = {"coco/bbox_mAP": "AP", "coco/bbox_mAP_50": "AP50"}
 
 custom_hooks = [dict(type="CheckModel")]

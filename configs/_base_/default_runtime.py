@@ -1,5 +1,5 @@
 default_scope = "mmdet"
-custom_imports = dict(imports=["models", "engine.arch_adapt", "engine.loading", "fna_det"])
+custom_imports = dict(imports=["models", "search", "engine", "datasets.images", "fna_det"])
 
 default_hooks = dict(
     timer=dict(type="IterTimerHook"),

@@ -36,6 +36,7 @@ train_cfg = dict(
     arch_pipeline=arch_pipeline,
     cost=dict(weight=0.02, input_size=input_size),
 )
+log_processor = dict(type="ArchLogProcessor")
 # No evaluation: with BN by batch statistics a super network has no accuracy of its own to measure.
 # What it derives is judged after parameter adaptation.
 val_cfg = val_dataloader = val_evaluator = None

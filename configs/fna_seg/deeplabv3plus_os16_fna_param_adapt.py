@@ -4,5 +4,5 @@ _base_ = "deeplabv3_fna_param_adapt.py"
 
 model = dict(
     backbone=dict(out_indices=(2, 7)),
-    decode_head=dict(type="ASPPDecoderHead", low_level_in_channels=24, low_level_channels=48),
+    decode_head=dict(type="ASPPDecoderHead", in_channels=(24, 320), low_level_channels=48),
 )

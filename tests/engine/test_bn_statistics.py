@@ -11,11 +11,12 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
-from torch import distributed, multiprocessing, nn
+from torch import distributed, nn
 
-from engine import bn_statistics, seeded_loop  # noqa: F401  (registers what configs name)
-from engine.distributed import unwrapped
-from tests.engine import arch_adapt_tools  # noqa: F401  (registers RandomImages)
+import engine  # noqa: F401  (registers what configs name)
+from engine.model import unwrapped
+from tests.processes import run_processes
+from tests.search.tools import stop_workers  # the module also registers RandomImages
 
 ITERATIONS = 7  # more than an epoch of 8 images
 MOMENTUM = 0.3
@@ -79,6 +80,7 @@ def run(work_dir, hook=True, num_workers=0, loop=None, **cfg) -> tuple[Runner, R
     )
     runner = Runner.from_cfg(Config(cfg))
     runner.train()
+    stop_workers(runner.train_loop)
     return runner, next(hook for hook in runner.hooks if isinstance(hook, Remember))
 
 
@@ -170,7 +172,7 @@ def run_rank(rank, folder):
 
 
 def test_two_processes_end_with_equal_statistics(tmp_path):
-    multiprocessing.spawn(run_rank, (str(tmp_path),), nprocs=2)
+    run_processes(run_rank, str(tmp_path))
     for name in ("own", "sync"):
         ranks = [torch.load(tmp_path / f"{name}_{rank}.pth") for rank in (0, 1)]
         shards = [rank["batches"] for rank in ranks]

@@ -11,7 +11,8 @@ from models import InputError
 
 def load(state_dict, resume=False, **others):
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    runner = Namespace(model=model, _load_from="some.pth", _resume=resume, work_dir=".")
+    cfg = dict(load_from="some.pth", resume=resume)
+    runner = Namespace(model=model, cfg=cfg, work_dir=".")
     MatchCheckpoint().after_load_checkpoint(runner, dict(state_dict=state_dict, **others))
 
 
@@ -50,30 +51,33 @@ def test_no_weights_and_no_state_of_a_run(good):
         load(good, resume=True, meta={})
 
 
-def check_model(channels, classes, head="decode_head", **model):
-    """The hook on a model that gives and expects what is said."""
-    model = ConfigDict(model)
-    heads = {head: Namespace(num_classes=model[head].num_classes)}
-    built = Namespace(backbone=Namespace(out_channels=channels), **heads)
+def check_model(channels, classes, **model):
+    """The hook on a model whose backbone gives these channels, and whose config is this."""
+    runner = dict(
+        model=Namespace(backbone=Namespace(out_channels=channels)),
+        cfg=Namespace(model=ConfigDict(model, type="Any", backbone=dict(type="Any"))),
+    )
     loader = Namespace(dataset=Namespace(metainfo=dict(classes=classes)))
-    runner = Namespace(model=built, cfg=Namespace(model=model))
-    CheckModel().before_train(Namespace(**vars(runner), train_dataloader=loader))
-    CheckModel().before_test(Namespace(**vars(runner), test_dataloader=loader))
+    CheckModel().before_train(Namespace(**runner, train_dataloader=loader))
+    CheckModel().before_test(Namespace(**runner, test_dataloader=loader))
 
 
-SEGMENTOR = dict(in_channels=320, in_index=-1, low_level_in_channels=24, num_classes=3)
+HEAD = dict(in_channels=320, in_index=-1, num_classes=3)
 
 
+@pytest.mark.parametrize("name", ["decode_head", "head"])
 @pytest.mark.parametrize(
     "head",
     [
-        SEGMENTOR,
+        HEAD,
         dict(in_channels=320, num_classes=3),
         dict(in_channels=(320, 24), in_index=(1, 0), num_classes=3),
+        dict(in_channels=(24, 320), num_classes=3),
+        dict(in_channels=320),
     ],
 )
-def test_segmentors_that_fit(head):
-    check_model([24, 320], "abc", decode_head=head)
+def test_heads_that_fit(name, head):
+    check_model([24, 320], "abc", **{name: head})
 
 
 @pytest.mark.parametrize(
@@ -81,24 +85,30 @@ def test_segmentors_that_fit(head):
     [
         (dict(in_channels=160), "model.decode_head.in_channels is 160, but the backbone gives 320"),
         (dict(in_index=0), "in_channels is 320, but the backbone gives 24 channels"),
-        (dict(low_level_in_channels=32), "low_level_in_channels is 32, but the backbone gives 24"),
         (dict(num_classes=2), "decode_head.num_classes is 2, but the data set has 3 classes: a, b"),
         (dict(in_channels=[320, 24], in_index=[0, 1]), "is [320, 24], but .* gives [24, 320]"),
     ],
 )
-def test_segmentors_that_do_not_fit(change, message):
+def test_heads_that_do_not_fit(change, message):
     pattern = message.replace("[", r"\[")
     with pytest.raises(InputError, match=pattern):
-        check_model([24, 320], "abc", decode_head=SEGMENTOR | change)
+        check_model([24, 320], "abc", decode_head=HEAD | change)
 
 
-def test_detectors_fit_by_their_necks():
-    fits = dict(head="bbox_head", bbox_head=dict(num_classes=3))
-    check_model([24, 320], "abc", neck=dict(in_channels=(24, 320)), **fits)
+def test_every_head_is_checked():
+    auxiliary = dict(in_channels=24, in_index=0, num_classes=3)
+    check_model([24, 320], "abc", decode_head=HEAD, auxiliary_head=auxiliary)
+    with pytest.raises(InputError, match="model.auxiliary_head.in_channels is 24"):
+        check_model([32, 320], "abc", decode_head=HEAD, auxiliary_head=auxiliary)
+
+
+def test_heads_after_a_neck_are_the_necks_matter():
+    head = dict(num_classes=3, in_channels=256)
+    check_model([24, 320], "abc", neck=dict(in_channels=(24, 320)), bbox_head=head)
     with pytest.raises(InputError, match="model.neck.in_channels"):
-        check_model([24, 320], "abc", neck=dict(in_channels=(24, 160)), **fits)
+        check_model([24, 320], "abc", neck=dict(in_channels=(24, 160)), bbox_head=head)
     with pytest.raises(InputError, match="bbox_head.num_classes is 3"):
-        check_model([24, 320], "ab", neck=dict(in_channels=(24, 320)), **fits)
+        check_model([24, 320], "ab", neck=dict(in_channels=(24, 320)), bbox_head=head)
 
 
 def test_channels_last_changes_the_order_of_all_maps_and_no_result():

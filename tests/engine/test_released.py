@@ -14,12 +14,15 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from torch import Tensor
 
-from engine.checkpoint import install_safe_loading
-from engine.config import build_model, import_scope
-from engine.entry import build_runner
+from engine.compat.safe_load import install_safe_loading
+from engine.config import import_scope
 from engine.hooks import MatchCheckpoint
+from engine.model import build_model
 from engine.released import convert
+from engine.run import build_runner
 from models import FNABackbone, InputError
+from models.seed import save_seed
+from models.seeds.read import read_foreign_seed
 from tests.conftest import REPO, net_config_file
 from tests.engine.test_train import run_script
 
@@ -338,6 +341,7 @@ def test_seed_through_remapping(prefix, tmp_path):
     state["classifier.bias"] = w.uniform(1000)
     path = tmp_path / "seed_mbv2.pt"
     torch.save({prefix + key: tensor for key, tensor in state.items()}, path)
+    save_seed(*read_foreign_seed(path), path)  # as scripts/get_seed.sh --source does
     network = FNABackbone(
         net_config_file("mobilenetv2"), (2, 3, 5, 7, 8), last_channels=1280,
         init_cfg=dict(type="Remap", seed=str(path)),

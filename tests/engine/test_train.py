@@ -12,7 +12,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from engine.checkpoint import load_checkpoint_file
+from engine.compat.safe_load import load_checkpoint_file
 from models import NetConfig
 from tests.conftest import REPO, net_config_file
 

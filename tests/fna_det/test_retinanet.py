@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from engine.model import build_model
 from models import count_madds, count_params
-from tests.conftest import REPO, build_detector
+from tests.conftest import REPO
 
 PAPER = {  # params in millions, MAdds in billions at 800x1088 (paper, table 3)
     "retinanet_fna_param_adapt": (11.73, 133.03),
@@ -16,7 +17,7 @@ PAPER = {  # params in millions, MAdds in billions at 800x1088 (paper, table 3)
 @pytest.mark.parametrize("name", PAPER)
 def test_cost_is_the_papers_to_the_last_digit(name, monkeypatch):
     monkeypatch.chdir(REPO)
-    model, cfg = build_detector(name)
+    model, cfg = build_model(f"configs/fna_det/{name}.py")
     params, madds = PAPER[name]
     assert f"{count_params(model) / 1e6:.2f}" == f"{params:.2f}"
     assert tuple(cfg.input_size) == (800, 1088)
@@ -26,7 +27,7 @@ def test_cost_is_the_papers_to_the_last_digit(name, monkeypatch):
 def test_settings_of_the_paper(monkeypatch):
     """What the paper's schedule says, read back from the config of the real run."""
     monkeypatch.chdir(REPO)
-    _, cfg = build_detector("retinanet_fna_param_adapt")
+    _, cfg = build_model("configs/fna_det/retinanet_fna_param_adapt.py")
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.momentum) == ("SGD", 0.05, 0.9)
     assert optimizer.weight_decay == 5e-5
@@ -40,7 +41,7 @@ def test_settings_of_the_paper(monkeypatch):
 
 def test_pyramid_starts_at_stride_8_and_extends_from_the_input(monkeypatch):
     monkeypatch.chdir(REPO)
-    model, _ = build_detector("retinanet_fna_param_adapt")
+    model, _ = build_model("configs/fna_det/retinanet_fna_param_adapt.py")
     levels = model.extract_feat(torch.empty(1, 3, 256, 320, device="meta"))
     assert [tuple(level.shape[1:]) for level in levels] == [
         (256, 32, 40), (256, 16, 20), (256, 8, 10), (256, 4, 5), (256, 2, 3)
@@ -51,7 +52,7 @@ def test_pyramid_starts_at_stride_8_and_extends_from_the_input(monkeypatch):
 
 def test_legacy_coding_counts_widths_one_more(monkeypatch):
     monkeypatch.chdir(REPO)
-    model, _ = build_detector("retinanet_fna_param_adapt_legacy", device="cpu")
+    model, _ = build_model("configs/fna_det/retinanet_fna_param_adapt_legacy.py", device="cpu")
     coder = model.bbox_head.bbox_coder
     anchor = torch.tensor([[10.0, 20.0, 29.0, 59.0]])  # 20 wide and 40 high when counted so
     double = torch.tensor([[0.0, 20.0, 39.0, 59.0]])  # 40 wide

@@ -10,9 +10,10 @@ from mmengine.structures import InstanceData
 from torch import nn
 from torchvision.ops import box_iou
 
-from engine.arch_report import ArchReport, derived_backbone
+from engine.model import build_model
 from models import NetConfig, count_madds, count_params, load_seed
-from tests.conftest import REPO, build_detector, net_config_file
+from search.report import ArchReport, derived_backbone
+from tests.conftest import REPO, net_config_file
 
 # the paper's table 4, in millions and billions at 320x320, and what counting by its rules gives
 PAPER = {
@@ -32,7 +33,7 @@ def in_repo(monkeypatch):
 
 @pytest.mark.parametrize("name", PAPER)
 def test_cost_is_the_papers(name):
-    model, cfg = build_detector(name)
+    model, cfg = build_model(f"configs/fna_det/{name}.py")
     params, madds = count_params(model), count_madds(model, cfg.input_size)
     rounded_params, rounded_madds, exact_params, exact_madds = PAPER[name]
     assert tuple(cfg.input_size) == (320, 320)
@@ -42,7 +43,7 @@ def test_cost_is_the_papers(name):
 
 
 def test_maps_and_their_sizes():
-    model, _ = build_detector("ssdlite_fna_param_adapt")
+    model, _ = build_model("configs/fna_det/ssdlite_fna_param_adapt.py")
     maps = model.eval().extract_feat(torch.empty(1, 3, 320, 320, device="meta"))
     assert [tuple(map_.shape[1:]) for map_ in maps] == [
         (576, 20, 20), (1280, 10, 10), (512, 5, 5), (256, 3, 3), (256, 2, 2), (128, 1, 1)
@@ -69,7 +70,7 @@ def test_maps_and_their_sizes():
 
 def test_all_norms_have_the_papers_eps():
     for name in ("ssdlite_fna_param_adapt", "ssdlite_arch_adapt"):
-        model, _ = build_detector(name)
+        model, _ = build_model(f"configs/fna_det/{name}.py")
         eps = {m.eps for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
         assert eps == {1e-3}
 
@@ -92,7 +93,7 @@ def test_anchors_by_hand(name):
 
     Squares of the level's size and of its geometric mean with the next, then the ratios.
     """
-    model, _ = build_detector(name, device="cpu")
+    model, _ = build_model(f"configs/fna_det/{name}.py", device="cpu")
     generator = model.bbox_head.prior_generator
     levels = generator.grid_priors([(n, n) for n in CELLS], device="cpu")
     numbers = zip(levels, [16, 32, 64, 107, 160, 320], CELLS, SHAPES, strict=True)
@@ -109,7 +110,7 @@ def test_anchors_by_hand(name):
 
 def test_new_layers_start_as_the_authors():
     """Convs of neck and head at N(0, 0.03), their BN at 1 and 0; predictors have no bias."""
-    model, _ = build_detector("ssdlite_fna_param_adapt", device="cpu")
+    model, _ = build_model("configs/fna_det/ssdlite_fna_param_adapt.py", device="cpu")
     torch.manual_seed(0)
     for part in (model.neck, model.bbox_head):
         part.init_weights()
@@ -128,7 +129,7 @@ def centres_and_sizes(boxes):
 
 def test_loss_by_hand():
     """Anchors that overlap a box by half or most of all are its own; each brings 3 negatives."""
-    model, _ = build_detector("ssdlite_fna_param_adapt", device="cpu")
+    model, _ = build_model("configs/fna_det/ssdlite_fna_param_adapt.py", device="cpu")
     head, generator = model.bbox_head, torch.Generator().manual_seed(0)
     anchors = torch.cat(head.prior_generator.grid_priors([(n, n) for n in CELLS], device="cpu"))
     truth = [  # boxes and classes; one box is smaller than every anchor
@@ -177,7 +178,7 @@ def test_loss_by_hand():
 
 def test_a_search_starts_from_the_seed_wherever_it_has_a_tensor(seed_file):
     """The last 1x1 conv's BN included: all but alpha and what shapes differ in is the seed's."""
-    model, _ = build_detector("ssdlite_arch_adapt", device="cpu")
+    model, _ = build_model("configs/fna_det/ssdlite_arch_adapt.py", device="cpu")
     backbone, seed = model.backbone, load_seed(seed_file)
     initial = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
     backbone.init_cfg["seed"] = str(seed_file)
@@ -193,8 +194,8 @@ def test_a_search_starts_from_the_seed_wherever_it_has_a_tensor(seed_file):
 
 def test_legacy_anchors_by_hand():
     """Widths are x2 - x1 + 1, centres (stride - 1) / 2, and corners whole pixels."""
-    model, _ = build_detector("ssdlite_fna_param_adapt_legacy", device="cpu")
-    today, _ = build_detector("ssdlite_fna_param_adapt", device="cpu")
+    model, _ = build_model("configs/fna_det/ssdlite_fna_param_adapt_legacy.py", device="cpu")
+    today, _ = build_model("configs/fna_det/ssdlite_fna_param_adapt.py", device="cpu")
     generator = model.bbox_head.prior_generator
     levels = generator.base_anchors
     assert levels[0][0].tolist() == [-7, -7, 22, 22]  # 30 wide around 7.5
@@ -214,7 +215,7 @@ def test_legacy_anchors_by_hand():
 
 
 def test_settings_of_parameter_adaptation():
-    _, cfg = build_detector("ssdlite_fna_param_adapt")
+    _, cfg = build_model("configs/fna_det/ssdlite_fna_param_adapt.py")
     assert cfg.optim_wrapper.optimizer == dict(
         type="RMSprop", lr=0.2, eps=1.0, momentum=0.9, weight_decay=4e-5
     )
@@ -234,7 +235,7 @@ def test_settings_of_parameter_adaptation():
 
 
 def test_settings_of_architecture_adaptation():
-    model, cfg = build_detector("ssdlite_arch_adapt")
+    model, cfg = build_model("configs/fna_det/ssdlite_arch_adapt.py")
     weights, arch = cfg.optim_wrapper.weights, cfg.optim_wrapper.arch
     assert weights.optimizer == dict(
         type="RMSprop", lr=0.05, eps=1.0, momentum=0.9, weight_decay=4e-5
@@ -244,7 +245,9 @@ def test_settings_of_architecture_adaptation():
     loop = cfg.train_cfg
     assert (loop.max_epochs, loop.arch_start_epoch) == (30, 15)
     assert (loop.arch_steps, loop.weight_steps, loop.split.ratio) == (1, 5, 0.5)
-    assert loop.cost == dict(weight=0.15, base=10, scale=1, unit=1e9, input_size=(320, 320))
+    assert loop.cost == dict(
+        type="MAdds", weight=0.15, base=10, scale=1, unit=1e9, input_size=(320, 320)
+    )
     assert [step.type for step in loop.arch_pipeline] == [
         "LoadCheckedImage", "LoadAnnotations", "Resize", "PackDetInputs"
     ]  # fmt: skip
@@ -259,7 +262,7 @@ def test_settings_of_architecture_adaptation():
 
 @pytest.mark.parametrize("name", ["ssdlite_fna_param_adapt", "ssdlite_arch_adapt"])
 def test_settings_of_the_data(name):
-    _, cfg = build_detector(name)
+    _, cfg = build_model(f"configs/fna_det/{name}.py")
     dataset = cfg.train_dataloader.dataset
     assert (dataset.type, dataset.times) == ("RepeatDataset", 5)
     assert dataset.dataset.ann_file == "annotations/instances_train2017.json"
@@ -280,7 +283,7 @@ def test_settings_of_the_data(name):
 
 def test_the_head_predicts_by_softmax():
     """One anchor of one class scores high: it is what comes out, with its score."""
-    model, _ = build_detector("ssdlite_fna_param_adapt", device="cpu")
+    model, _ = build_model("configs/fna_det/ssdlite_fna_param_adapt.py", device="cpu")
     head = model.bbox_head
     scores = [torch.zeros(1, a * 81, n, n) for a, n in zip(ANCHORS, CELLS, strict=True)]
     deltas = [torch.zeros(1, a * 4, n, n) for a, n in zip(ANCHORS, CELLS, strict=True)]
@@ -296,7 +299,7 @@ def test_the_head_predicts_by_softmax():
 
 
 def test_a_detector_predicts():
-    model, _ = build_detector("ssdlite_fna_param_adapt", device="cpu")
+    model, _ = build_model("configs/fna_det/ssdlite_fna_param_adapt.py", device="cpu")
     sample = DetDataSample(
         metainfo=dict(img_shape=(320, 320), ori_shape=(320, 320), scale_factor=(1.0, 1.0))
     )
@@ -306,7 +309,7 @@ def test_a_detector_predicts():
 
 
 def test_a_search_reports_the_published_sizes():
-    model, cfg = build_detector("ssdlite_arch_adapt", device="cpu")
+    model, cfg = build_model("configs/fna_det/ssdlite_arch_adapt.py", device="cpu")
     seed = net_config_file("mobilenetv2")
     report = ArchReport(model, cfg.input_size, seed, 15, {})
     text = report.compare(NetConfig.parse(net_config_file("ssdlite")))
@@ -316,17 +319,17 @@ def test_a_search_reports_the_published_sizes():
 
 
 def test_a_derived_network_is_the_configs():
-    model, _ = build_detector("ssdlite_arch_adapt")
+    model, _ = build_model("configs/fna_det/ssdlite_arch_adapt.py")
     published = NetConfig.parse(net_config_file("ssdlite"))
     derived = derived_backbone(model.backbone, published)
-    target = build_detector("ssdlite_fna_param_adapt")[0].backbone
+    target = build_model("configs/fna_det/ssdlite_fna_param_adapt.py")[0].backbone
     for name in ("out_indices", "output_stride", "last_channels", "norm_cfg"):
         assert getattr(derived, name) == getattr(target, name)
 
 
 def test_a_narrower_first_map_is_not_compared_with_the_seeds():
     """The seed's 576 channels would not fit a head for 288."""
-    _, cfg = build_detector("ssdlite_arch_adapt")
+    _, cfg = build_model("configs/fna_det/ssdlite_arch_adapt.py")
     narrow = copy.deepcopy(cfg.model)
     narrow.backbone.layer_ops = {"6.0": ["k3_e3", "k5_e3"]}
     channels = (288, *cfg.map_channels[1:])

@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from engine.checkpoint import load_checkpoint_file
+from engine.compat.safe_load import load_checkpoint_file
 from models import NetConfig
 from tests.conftest import REPO
 from tests.engine.test_train import run_script

@@ -9,9 +9,9 @@ from mmengine.runner import Runner
 from mmseg.registry import DATASETS, MODELS
 from mmseg.utils import register_all_modules
 
-import engine.loading  # noqa: F401  (registers what configs name)
+import datasets.images  # noqa: F401  (registers what configs name)
 import fna_seg  # noqa: F401  (as well)
-from engine.entry import one_line
+from engine.run import one_line
 from models import InputError, SampleError
 from tests.conftest import REPO
 

@@ -7,7 +7,7 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from engine.config import build_model
+from engine.model import build_model
 from models import count_madds, count_params
 from tests.conftest import REPO
 
@@ -101,7 +101,7 @@ def test_settings_of_architecture_adaptation():
     assert (cosine.type, cosine.begin, cosine.end) == ("CosineAnnealingLR", 5, 80)
     assert cosine.eta_min == 1e-3
     backbone = model.backbone
-    depths = [len(stage.ops) for stage in backbone.searched_stages]
+    depths = [len(stage.ops) for stage in backbone.search_space.searched]
     assert depths == [4, 4, 6, 6, 4, 1] and backbone.output_stride == 16
     steps = [step.type for step in train.arch_pipeline]
     assert "RandomFlip" not in steps and "RandomCrop" in steps

@@ -22,9 +22,10 @@ def test_shapes_gradients_and_keys(name):
             tensors = {
                 k.removeprefix(prefix) for k in backbone.state_dict() if k.startswith(prefix)
             }
-            parts = {int(key.split(".")[1]) for key in tensors}
-            expected = set() if op == "skip" else {0, 1, 3, 4, 6, 7}
-            assert parts == ({0, 1, 3, 4} if op.endswith("_e1") else expected)
+            parts = {key.rpartition(".")[0] for key in tensors}
+            names = () if op == "skip" else ("expand", "depthwise", "project")
+            names = ("depthwise", "project") if op.endswith("_e1") else names
+            assert parts == {f"{name}.{index}" for name in names for index in (0, 1)}
 
 
 def test_seed_architecture_is_torchvisions_mobilenet_v2():
@@ -78,7 +79,7 @@ def test_dilated_layers_see_as_far_as_the_undilated_ones(name, output_stride):
     stages = dilated.net_config.stages
     plan = strides_and_dilations([stage.stride for stage in stages], output_stride)
     lost = {
-        f"blocks.{number}.layers.0.op.3"
+        f"blocks.{number}.layers.0.depthwise.0"
         for number, (stage, (stride, _)) in enumerate(zip(stages, plan, strict=True), 1)
         if stride != stage.stride
     }
@@ -146,7 +147,7 @@ def test_expanded_map_is_what_the_layers_activation_gives(name, output_stride):
         net_config_file(name), ("6.expand", 3, 8), output_stride, last_channels=1280
     )
     seen = []
-    activation = backbone.blocks[6].layers[0].op[2]
+    activation = backbone.blocks[6].layers[0].expand[2]
     activation.register_forward_hook(lambda *args: seen.append(args[2]))
     image = torch.randn(2, 3, 96, 64)
     expanded, third, last = backbone(image)
@@ -186,5 +187,5 @@ def test_norm_cfg_of_another_norm(norm_cfg):
 def test_skip_is_the_identity():
     with_skip = NetConfig.parse("[[32, 16], ['k3_e1', 'skip', 'k3_e3'], 1]")
     backbone = FNABackbone(with_skip, out_indices=(1,), output_stride=2)
-    assert isinstance(backbone.blocks[1].layers[1], nn.Identity)
-    assert "blocks.1.layers.2.op.0.weight" in backbone.state_dict()
+    assert isinstance(backbone.blocks[1].layers[2], nn.Identity)  # skips go last
+    assert "blocks.1.layers.1.expand.0.weight" in backbone.state_dict()

@@ -1,30 +1,27 @@
+import math
 import re
 import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from mmengine.registry import WEIGHT_INITIALIZERS
 
 from models import FNABackbone, FNASuperNet, InputError, NetConfig, Remap, load_seed, remap
 from models.remap import remap_tensor
-from tests.conftest import ARCHITECTURES, net_config_file, randomize
+from models.seed import save_seed
+from tests.conftest import ARCHITECTURES, REPO, SEED_META, net_config_file, randomize
 
+SPACES = [
+    Config.fromfile(REPO / f"configs/_base_/search_space_{name}.py").search_space
+    for name in ("detection", "ssdlite", "segmentation")
+]
 SEED_DEPTHS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 3, 6: 3, 7: 1}
-# name of a part of an MBConv by its number, with and without expansion
-PARTS = {
-    0: "expand",
-    1: "expand_bn",
-    3: "depthwise",
-    4: "depthwise_bn",
-    6: "project",
-    7: "project_bn",
-}
-PARTS_E1 = {0: "depthwise", 1: "depthwise_bn", 3: "project", 4: "project_bn"}
 
 
 def slow_remap_tensor(source, initial):
-    """One number at a time, straight from the rules' wording."""
+    """One number at a time, straight from the rules' wording; NaN where a channel is new."""
     if initial.dim() == 0:
         return source.clone()
     old, result = source.tolist(), initial.tolist()
@@ -39,25 +36,24 @@ def slow_remap_tensor(source, initial):
                 for column in range(new_k):
                     # measured from the kernel's centre
                     y, x = row - new_k // 2 + old_k // 2, column - new_k // 2 + old_k // 2
-                    inside = o < source.shape[0] and i < source.shape[1]
-                    inside = inside and 0 <= y < old_k and 0 <= x < old_k
-                    result[o][i][row][column] = old[o][i][y][x] if inside else 0.0
+                    inside = 0 <= y < old_k and 0 <= x < old_k
+                    if o < source.shape[0] and i < source.shape[1]:
+                        result[o][i][row][column] = old[o][i][y][x] if inside else 0.0
+                    else:
+                        result[o][i][row][column] = math.nan
     return torch.tensor(result)
 
 
 def slow_source_key(key, net_config):
     """The seed's key for a target's key, or None."""
-    match = re.fullmatch(r"blocks\.(\d)\.layers\.(\d+)\.op\.(\d)\.(\w+)", key)
-    if not match:
+    parts = key.split(".")
+    if parts[2] != "layers":
         return key
-    stage, layer, part = (int(match[i]) for i in (1, 2, 3))
-    op = net_config.stages[stage - 1].ops[layer]
-    name = (PARTS_E1 if op.endswith("_e1") else PARTS)[part]
-    of_seed = {v: k for k, v in (PARTS_E1 if stage == 1 else PARTS).items()}
-    if name not in of_seed:
+    stage, layer, part = int(parts[1]), int(parts[3]), parts[4]
+    assert part != "expand" or not net_config.stages[stage - 1].ops[layer].endswith("_e1")
+    if stage == 1 and part == "expand":  # the seed's first stage has none
         return None
-    layer = min(layer, SEED_DEPTHS[stage] - 1)
-    return f"blocks.{stage}.layers.{layer}.op.{of_seed[name]}.{match[4]}"
+    return ".".join([*parts[:3], str(min(layer, SEED_DEPTHS[stage] - 1)), *parts[4:]])
 
 
 OTHERS = {
@@ -78,7 +74,12 @@ def test_every_tensor_against_the_slow_rules(name, seed_network):
     for key, tensor in remapped.items():
         source = slow_source_key(key, net_config)
         expected = slow_remap_tensor(seed[source], target[key]) if source in seed else target[key]
-        assert torch.equal(tensor, expected), key
+        new = expected.isnan()
+        assert name in OTHERS or not new.any()
+        assert torch.equal(tensor[~new], expected[~new]), key
+        if new.any():  # 1e-5 times U(-b, b) with b = sqrt(6 / fan-in)
+            bound = 1e-5 * math.sqrt(6 / tensor[0].numel())
+            assert tensor[new].abs().max() <= bound and tensor[new].count_nonzero() == new.sum()
 
 
 def test_inputs_are_left_alone(seed_network):
@@ -125,17 +126,51 @@ def test_smaller_kernel_takes_the_centre():
     ]  # fmt: skip
 
 
-def test_wider_tensors_are_zero_for_convs_and_initial_for_bn():
+def test_wider_tensors_are_noise_for_convs_and_initial_for_bn():
     conv = remap_tensor(torch.ones(2, 2, 1, 1), torch.full((3, 3, 1, 1), 9.0)).squeeze()
-    assert conv.tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
+    assert torch.equal(conv[:2, :2], torch.ones(2, 2))
+    new = torch.cat([conv[2], conv[:2, 2]])
+    assert (new != 0).all() and new.abs().max() < 2e-5
     assert remap_tensor(torch.ones(2), torch.full((3,), 9.0)).tolist() == [1, 1, 9]
     with pytest.raises(ValueError, match="cannot remap"):
         remap_tensor(torch.ones(2), torch.ones(2, 2))
 
 
+@pytest.mark.parametrize("kind", ["plain", "super"])
+def test_new_channels_learn(kind, seed_network):
+    """The channels that e8 adds to the seed's e6 get a gradient in all three convs."""
+    if kind == "plain":
+        network = FNABackbone("[[32, 16], ['k3_e1'], 1]|[[16, 24], ['k3_e8', 'k5_e8'], 2]", (2,), 4)
+        layer = network.blocks[2].layers[1]
+    else:
+        network = FNASuperNet("[[32, 16], ['k3_e1'], 1]", [24], [2], [2], ["k3_e6", "k5_e8"],
+                              out_indices=(2,), output_stride=4)  # fmt: skip
+        layer = network.blocks[2].layers[1].ops["k5_e8"]
+    torch.manual_seed(0)
+    network.load_state_dict(remap(seed_network.state_dict(), network.state_dict()))
+    if kind == "super":
+        network.set_path([1, 1])
+    (network(torch.randn(2, 3, 32, 32))[0] * torch.randn(2, 24, 8, 8)).sum().backward()
+    seeds, all_channels = 6 * 24, 8 * 24
+    for weight, axis in ((layer.expand[0].weight, 0), (layer.depthwise[0].weight, 0),
+                         (layer.project[0].weight, 1)):  # fmt: skip
+        of_channel = weight.grad.abs().movedim(axis, 0).flatten(1).amax(1)
+        assert len(of_channel) == all_channels and (of_channel[seeds:] > 0).all()
+
+
+def test_published_spaces_draw_no_noise(seed_network):
+    """None of their tensors is wider than the seed's, so remapping draws no random number."""
+    seed = seed_network.state_dict()
+    networks = [FNABackbone(net_config_file(name), last_channels=1280) for name in ARCHITECTURES]
+    for network in [*networks, *(FNASuperNet(**space, last_channels=1280) for space in SPACES)]:
+        state = torch.get_rng_state()
+        remap(seed, network.state_dict())
+        assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_initializer_remaps_a_file_and_logs_one_line(tmp_path, seed_network, monkeypatch):
     seed_file = tmp_path / "seed.pth"
-    torch.save({f"module.{key}": t for key, t in seed_network.state_dict().items()}, seed_file)
+    save_seed(seed_network.state_dict(), SEED_META, seed_file)
     target = FNABackbone(
         net_config_file("retinanet"), init_cfg=dict(type="Remap", seed=str(seed_file))
     )
@@ -227,18 +262,17 @@ def selected_maps(seed, net_config, rule, image, last_channels):
     x = conv_bn(image, "blocks.0.0", before, [0, 1, 2], stride=2).clamp(0, 6)
     maps = [x]
     for number, stage in enumerate(net_config.stages, 1):
-        layers = [f"blocks.{number}.layers.{i}.op" for i in range(len(stage.ops))]
-        project = 6 if number > 1 else 3
-        outs = chosen([f"{layer}.{project}" for layer in layers], stage.out_channels)
+        layers = [f"blocks.{number}.layers.{i}" for i in range(len(stage.ops))]
+        outs = chosen([f"{layer}.project.0" for layer in layers], stage.out_channels)
         for index, (layer, op) in enumerate(zip(layers, stage.ops, strict=True)):
             expansion = int(op.split("_e")[1])
             inside, y = before, x
             if expansion > 1:
-                inside = chosen([f"{layer}.0"], expansion * len(before))
-                y = conv_bn(y, f"{layer}.0", inside, before).clamp(0, 6)
+                inside = chosen([f"{layer}.expand.0"], expansion * len(before))
+                y = conv_bn(y, f"{layer}.expand.0", inside, before).clamp(0, 6)
             stride = stage.stride if index == 0 else 1
-            y = conv_bn(y, f"{layer}.{project - 3}", inside, None, stride, True).clamp(0, 6)
-            y = conv_bn(y, f"{layer}.{project}", outs, inside)
+            y = conv_bn(y, f"{layer}.depthwise.0", inside, None, stride, True).clamp(0, 6)
+            y = conv_bn(y, f"{layer}.project.0", outs, inside)
             x = x + y if index else y
             before = outs
         maps.append(x)
@@ -265,8 +299,10 @@ def test_width_rules_differ_only_where_the_target_is_narrower(seed_network):
     for text, stages, differ in ((WIDE, 3, False), (NARROW, 7, True)):
         stride = 8 if stages == 3 else 32
         target = randomize(FNABackbone(text, (stages,), stride), generator_seed=1).state_dict()
+        torch.manual_seed(0)  # of the slight noise in new channels
         first = remap(seed, target)
         for width in ("bn", "std", "l1"):
+            torch.manual_seed(0)
             other = remap(seed, target, width=width)
             assert differ == any(not torch.equal(other[key], first[key]) for key in first)
 
@@ -274,25 +310,30 @@ def test_width_rules_differ_only_where_the_target_is_narrower(seed_network):
 def test_width_rules_on_a_layer_by_hand():
     """Three expanded channels of which a layer keeps two; each rule another two."""
     values = {
-        "op.0.weight": [[1.0, 2.0], [4.0, 4.0], [-3.0, 0.0]],  # std 0.5, 0, 1.5; L1 3, 8, 3
-        "op.1.weight": [-9.0, 1.0, 2.0],
-        "op.3.weight": [[10.0], [20.0], [30.0]],
-        "op.6.weight": [[100.0, 200.0, 300.0], [400.0, 500.0, 600.0]],
-        "op.7.weight": [1.0, 1.0],
+        "expand.0.weight": [[1.0, 2.0], [4.0, 4.0], [-3.0, 0.0]],  # std 0.5, 0, 1.5; L1 3, 8, 3
+        "expand.1.weight": [-9.0, 1.0, 2.0],
+        "depthwise.0.weight": [[10.0], [20.0], [30.0]],
+        "project.0.weight": [[100.0, 200.0, 300.0], [400.0, 500.0, 600.0]],
+        "project.1.weight": [1.0, 1.0],
     }
     seed = {f"blocks.2.layers.0.{key}": torch.tensor(value) for key, value in values.items()}
     seed = {key: t[:, :, None, None] if t.dim() == 2 else t for key, t in seed.items()}
-    narrow = {"0": (2, 2, 1, 1), "1": (2,), "3": (2, 1, 1, 1), "6": (2, 2, 1, 1), "7": (2,)}
-    target = {f"blocks.2.layers.0.op.{p}.weight": torch.zeros(s) for p, s in narrow.items()}
+    narrow = {
+        "expand.0": (2, 2, 1, 1), "expand.1": (2,), "depthwise.0": (2, 1, 1, 1),
+        "project.0": (2, 2, 1, 1), "project.1": (2,),
+    }  # fmt: skip
+    target = {f"blocks.2.layers.0.{p}.weight": torch.zeros(s) for p, s in narrow.items()}
     for width, kept in dict(first=[0, 1], bn=[0, 2], std=[0, 2], l1=[0, 1]).items():
         remapped = {
-            key.split(".")[-2]: tensor.squeeze().tolist()
+            ".".join(key.split(".")[-3:-1]): tensor.squeeze().tolist()
             for key, tensor in remap(seed, target, width=width).items()
         }
-        assert remapped["0"] == [values["op.0.weight"][i] for i in kept]
-        assert remapped["1"] == [values["op.1.weight"][i] for i in kept]
-        assert remapped["3"] == [values["op.3.weight"][i][0] for i in kept]
-        assert remapped["6"] == [[row[i] for i in kept] for row in values["op.6.weight"]]
+        assert remapped["expand.0"] == [values["expand.0.weight"][i] for i in kept]
+        assert remapped["expand.1"] == [values["expand.1.weight"][i] for i in kept]
+        assert remapped["depthwise.0"] == [values["depthwise.0.weight"][i][0] for i in kept]
+        assert remapped["project.0"] == [
+            [row[i] for i in kept] for row in values["project.0.weight"]
+        ]
 
 
 @pytest.mark.parametrize("rules", [dict(width="bn"), dict(width="l1", kernel="dilate"),
@@ -309,7 +350,7 @@ def test_super_network_gets_what_plain_networks_get(rules, signed_seed):
         rows = zip([16, 24, 20], channels, strict=True)
         text = "|".join(f"[[{c_in}, {c}], {[op] * 3}, 2]" for c_in, c in rows)
         plain = FNABackbone(f"[[32, 16], ['k3_e1'], 1]|{text}", (4,), 16).state_dict()
-        keys = {key: key.replace(".op.", f".ops.{op}.op.") if key[7] > "1" else key
+        keys = {key: re.sub(r"(blocks\.[2-4]\.layers\.\d)\.", rf"\1.ops.{op}.", key)
                 for key in plain}  # fmt: skip
         plain = {key: supernet.state_dict().get(keys[key], plain[key]) for key in plain}
         expected = remap(seed, plain, **rules)
@@ -358,9 +399,9 @@ def test_each_rule_can_be_left_out(seed_network):
 
     assert kept() == set()
     assert kept(depth=False) == {key for key in keys if key.startswith(f"{layer}.2.")}
-    assert kept(kernel=None) == {f"{layer}.1.op.3.weight"}
+    assert kept(kernel=None) == {f"{layer}.1.depthwise.0.weight"}
     # layer 0 has 48 channels inside instead of 96; its last BN has the stage's 24 as ever
-    narrow = {key for key in keys if key.startswith(f"{layer}.0.") and ".op.7." not in key}
+    narrow = {key for key in keys if key.startswith(f"{layer}.0.") and ".project.1." not in key}
     assert kept(width=None) == narrow
 
 

@@ -13,12 +13,14 @@ from models import (
     FNABackbone,
     FNASuperNet,
     InputError,
+    MAdds,
     NetConfig,
     count_madds,
+    expected_cost,
     load_seed,
+    price_list,
     remap,
 )
-from models import supernet as supernet_module
 from models.supernet import MixedLayer
 from tests.conftest import REPO, net_config_file, randomize
 
@@ -43,6 +45,7 @@ EXPANDED = dict(
 SIX_OPS = ["k3_e3", "k3_e6", "k5_e3", "k5_e6", "k7_e3", "k7_e6"]
 DETECTION = Config.fromfile(REPO / "configs/_base_/search_space_detection.py").search_space
 SEED_DEPTHS = (2, 3, 4, 3, 3, 1)
+PARTS = ("expand", "depthwise", "project")
 
 
 def build(seed: int = 0, **changes) -> FNASuperNet:
@@ -150,7 +153,7 @@ def test_one_path_and_one_hot_give_the_derived_networks_expanded_map(seed, outpu
     torch.testing.assert_close(supernet(image), expected)
     assert supernet.derive() == twin.net_config
     searched = FNABackbone(supernet.derive(), (5,), output_stride)  # without the last conv
-    assert supernet.expected_madds((61, 50)).item() == searched_madds(searched, (61, 50))
+    assert expected_madds(supernet, (61, 50)).item() == searched_madds(searched, (61, 50))
 
 
 def test_expanded_map_is_the_weighted_sum_of_what_the_candidates_expand():
@@ -159,7 +162,7 @@ def test_expanded_map_is_the_weighted_sum_of_what_the_candidates_expand():
     set_alphas(supernet, [torch.randn(len(a)) for a in supernet.alphas()])
     seen = []
     for op in layer.ops.values():
-        op.op[2].register_forward_hook(lambda *args: seen.append(args[2].clone()))
+        op.expand[2].register_forward_hook(lambda *args: seen.append(args[2].clone()))
     expanded, _, _ = supernet(torch.randn(2, 3, 64, 96))
     powers = [math.exp(a / 0.9) for a in layer.alpha.tolist()]
     assert len(seen) == 3  # each is computed once
@@ -195,6 +198,10 @@ def test_all_ops_are_the_weighted_sum():
 # Cost
 
 
+def expected_madds(supernet: FNASuperNet, size: tuple[int, int]) -> torch.Tensor:
+    return expected_cost(supernet, price_list(supernet, MAdds(), size))
+
+
 def searched_madds(backbone: FNABackbone, size: tuple[int, int]) -> int:
     fixed = nn.Sequential(backbone.blocks[0], backbone.blocks[1])
     return count_madds(backbone, size) - count_madds(fixed, size)
@@ -208,7 +215,7 @@ def test_expected_madds_at_one_hot_are_the_derived_networks(size, output_stride)
         path = random_path(supernet, seed)
         set_alphas(supernet, one_hot_alphas(supernet, path))
         derived = FNABackbone(supernet.derive(), supernet.out_indices, output_stride)
-        assert supernet.expected_madds(size).item() == searched_madds(derived, size)
+        assert expected_madds(supernet, size).item() == searched_madds(derived, size)
 
 
 @pytest.mark.parametrize("name", ["retinanet", "mobilenetv2"])
@@ -221,7 +228,7 @@ def test_expected_madds_of_published_architectures(name):
         path += [DETECTION["ops"].index(op) for op in ops]
     set_alphas(supernet, one_hot_alphas(supernet, path))
     derived = FNABackbone(net_config_file(name))
-    assert supernet.expected_madds((800, 1088)).item() == searched_madds(derived, (800, 1088))
+    assert expected_madds(supernet, (800, 1088)).item() == searched_madds(derived, (800, 1088))
 
 
 def test_expected_madds_are_the_double_loop():
@@ -244,33 +251,34 @@ def test_expected_madds_are_the_double_loop():
                     madds = old * before * hidden + new * hidden * (kernel**2 + channels)
                     total += power / sum(powers) * madds
             before = channels
-    assert supernet.expected_madds((97, 131)).item() == pytest.approx(total, rel=1e-6)
+    assert expected_madds(supernet, (97, 131)).item() == pytest.approx(total, rel=1e-6)
 
 
-def test_cost_table_is_counted_once_a_size(monkeypatch):
-    supernet, calls = build(), []
-    monkeypatch.setattr(
-        supernet_module, "count_madds", lambda *a: calls.append(a) or count_madds(*a)
-    )
-    candidates = sum(len(layer.candidates) for layer in supernet.mixed_layers)
-    for _ in range(3):
-        supernet.expected_madds((64, 96))
-        supernet.expected_madds([64, 96])
-    assert len(calls) == candidates
-    table = supernet.cost_table((64, 96))
-    assert [len(madds) for madds in table] == [len(a) for a in supernet.alphas()]
-    supernet.expected_madds((96, 64))
-    assert len(calls) == 2 * candidates
+def test_price_list_asks_the_cost_once_for_each_candidate():
+    supernet, asked = build(), []
+
+    class Outputs:
+        """A cost of one's own: numbers that an op gives for one input."""
+
+        def __call__(self, op, shape):
+            asked.append(shape)
+            return float(op(torch.zeros(1, *shape)).numel())
+
+    prices = price_list(supernet.eval(), Outputs(), (64, 96))
+    assert [len(price) for price in prices] == [len(alpha) for alpha in supernet.alphas()]
+    assert len(asked) == sum(map(len, prices))
+    assert asked[0] == (8, 32, 48) and asked[-1] == (16, 4, 6)
+    assert prices[0].tolist() == [12 * 0 + 8 * 16 * 24] * 3 and prices[-1].tolist() == [16 * 6] * 3
 
 
-def test_cost_table_computes_no_image_and_changes_nothing():
+def test_price_list_computes_no_image_and_changes_nothing():
     supernet = build()
     supernet.set_path(random_path(supernet, 0))
     paths = [layer.path for layer in supernet.mixed_layers]
     before = {key: tensor.clone() for key, tensor in supernet.state_dict().items()}
     rng = torch.get_rng_state()
     # the stem's output alone would be 80 gigabytes
-    madds = sum(table.sum() for table in supernet.cost_table((100_000, 50_000)))
+    madds = sum(table.sum() for table in price_list(supernet, MAdds(), (100_000, 50_000)))
     assert torch.equal(torch.get_rng_state(), rng)
     assert madds > 1e12 and supernet.training
     assert [layer.path for layer in supernet.mixed_layers] == paths
@@ -281,8 +289,8 @@ def test_cost_table_computes_no_image_and_changes_nothing():
 def test_cost_under_autocast_is_the_same():
     supernet = build()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = supernet.expected_madds((64, 64))
-    assert mixed.dtype == torch.double and torch.equal(mixed, supernet.expected_madds((64, 64)))
+        mixed = expected_madds(supernet, (64, 64))
+    assert mixed.dtype == torch.double and torch.equal(mixed, expected_madds(supernet, (64, 64)))
 
 
 # Gradients
@@ -303,16 +311,16 @@ class Cost(nn.Module):
         super().__init__()
         self.supernet = supernet
 
-    def forward(self, size):
-        return self.supernet.expected_madds(size) / 1e5
+    def forward(self, prices):
+        return expected_cost(self.supernet, prices) / 1e5
 
 
 @pytest.mark.parametrize("what", ["cost", "features"])
 def test_gradients_in_alpha_agree_with_finite_differences(what):
     supernet = build(temperature=0.8, **TINY).double().requires_grad_(False)
-    supernet.cost_table((33, 47))  # before functional_call's tensors stand for the parameters
+    prices = price_list(supernet, MAdds(), (33, 47))
     image = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)).double()
-    model, argument = (Cost(supernet), (33, 47)) if what == "cost" else (supernet, image)
+    model, argument = (Cost(supernet), prices) if what == "cost" else (supernet, image)
     names = [name for name, _ in model.named_parameters() if name.endswith("alpha")]
     alphas = [torch.randn(n).double().requires_grad_() for n in (2, 3, 2)]
 
@@ -486,15 +494,15 @@ def test_every_candidate_holds_the_seeds_tensors(seed_network):
         for layer in range(depth):
             for op in SIX_OPS:
                 kernel, expansion = int(op[1]), int(op[4])
-                theirs = f"blocks.{stage}.layers.{min(layer, seed_depth - 1)}.op."
-                ours = f"blocks.{stage}.layers.{layer}.ops.{op}.op."
-                expand, depthwise, project = (remapped[f"{ours}{n}.weight"] for n in (0, 3, 6))
+                theirs = f"blocks.{stage}.layers.{min(layer, seed_depth - 1)}."
+                ours = f"blocks.{stage}.layers.{layer}.ops.{op}."
+                expand, depthwise, project = (remapped[f"{ours}{part}.0.weight"] for part in PARTS)
                 hidden, margin = len(expand), (kernel - 3) // 2
                 assert hidden == expansion * expand.shape[1]
-                assert torch.equal(expand, seed[f"{theirs}0.weight"][:hidden])
-                assert torch.equal(project, seed[f"{theirs}6.weight"][:, :hidden])
+                assert torch.equal(expand, seed[f"{theirs}expand.0.weight"][:hidden])
+                assert torch.equal(project, seed[f"{theirs}project.0.weight"][:, :hidden])
                 centre = depthwise[..., margin : margin + 3, margin : margin + 3]
-                assert torch.equal(centre, seed[f"{theirs}3.weight"][:hidden])
+                assert torch.equal(centre, seed[f"{theirs}depthwise.0.weight"][:hidden])
                 assert depthwise.count_nonzero() == centre.count_nonzero()
                 checked += 3
     convs = [k for k in remapped if ".ops." in k]
@@ -595,8 +603,8 @@ def test_state_dict_round_trip():
     first, second = build(seed=1), build(seed=2)
     image = torch.randn(2, 3, 64, 64)
     keys = set(first.state_dict())
-    assert {f"blocks.2.layers.1.ops.k5_e2.op.{n}.weight" for n in (0, 3, 6)} <= keys
-    assert {"blocks.2.layers.1.alpha", "blocks.1.layers.0.op.1.running_var"} <= keys
+    assert {f"blocks.2.layers.1.ops.k5_e2.{part}.0.weight" for part in PARTS} <= keys
+    assert {"blocks.2.layers.1.alpha", "blocks.1.layers.0.depthwise.1.running_var"} <= keys
     assert not any("skip" in key for key in keys)
     second.load_state_dict(first.state_dict())
     assert second.derive() == first.derive()
@@ -645,7 +653,7 @@ def test_edited_search_spaces(changes):
     derived = supernet.derive()
     assert derived == NetConfig.parse(rows_of(path, space)) == NetConfig.parse(str(derived))
     backbone = FNABackbone(derived, (1,), space.get("output_stride", 32))
-    assert supernet.expected_madds((61, 50)).item() == searched_madds(backbone, (61, 50))
+    assert expected_madds(supernet, (61, 50)).item() == searched_madds(backbone, (61, 50))
 
 
 def test_config_builds_the_detection_search_space():
@@ -669,7 +677,7 @@ def test_config_builds_the_detection_search_space():
         (dict(layers=[3, 2, 4]), "unequal lengths"),
         (dict(channels=[8, 12, 16, 16, 16]), "unequal lengths"),
         (dict(strides=[2]), "unequal lengths"),
-        (dict(channels=[], layers=[], strides=[]), "one entry a stage"),
+        (dict(channels=[], layers=[], strides=[]), "one entry per stage"),
         (dict(layers=[3, 2, 0, 1]), "at least 1 layer"),
         (dict(layers=[3, 2, 1.5, 1]), "whole numbers"),
         (dict(channels=24), "whole numbers"),

@@ -1,0 +1,1 @@
+"""What the libraries lack; a file goes when its library has it."""

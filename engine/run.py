@@ -1,0 +1,75 @@
+"""What both entry points do: prepare the libraries, and end a user's mistake in one line."""
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+from torch import distributed
+
+from models import InputError, SampleError
+
+from .compat import mmcv_ops
+from .compat.safe_load import PlainHistory, install_safe_loading
+from .hooks import ConvertReleased
+
+_SECONDS_FOR_LAUNCHER = 20
+_NOISE = (
+    # mmengine's own use of what it deprecates
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+    # mmseg's metric gives its results no prefix
+    "The prefix is not set in metric class",
+)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """mmengine's Runner of a config, silent where a user can do nothing.
+
+    It loads released checkpoints too, and writes checkpoints that hold no Python object.
+    """
+    # mmengine says it by the old name, in every process
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+    # mmseg's advice on sizes of images, which are what the data set gives
+    warnings.filterwarnings("ignore", "When align_corners=True", UserWarning)
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(ConvertReleased())
+    runner.register_hook(PlainHistory())
+    runner.logger.addFilter(lambda record: not record.getMessage().startswith(_NOISE))
+    return runner
+
+
+def one_line(error: InputError) -> str:
+    """The message of an error, without the traceback that one from a loader's process brings."""
+    *traceback, message = str(error).strip().splitlines()
+    return message.partition(": ")[2] if traceback else message
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run ``main``; exit 2 after a user's mistake, 130 when interrupted."""
+    mmcv_ops.install()  # before a config imports mmdet
+    install_safe_loading()
+    # every process of a machine finds the same mistake, another machine perhaps one of its own
+    speaks = os.environ.get("LOCAL_RANK", "0") == "0"
+    try:
+        main()
+    except InputError as error:
+        if speaks or isinstance(error, SampleError):
+            print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except RuntimeError as error:
+        if "gloo" in str(error):
+            # The connection to another process is lost. If that one has stopped, and said why, the
+            # launcher is about to end this one, too.
+            time.sleep(_SECONDS_FOR_LAUNCHER)
+        raise
+    except KeyboardInterrupt:
+        if speaks:
+            print("\nInterrupted. The same command with --resume goes on.", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        if distributed.is_initialized():  # torch warns at exit where nobody has left the group
+            distributed.destroy_process_group()

@@ -1,0 +1,45 @@
+"""Files, written whole and read with mistrust."""
+
+import os
+import pickle
+import re
+from pathlib import Path
+
+import torch
+
+from .errors import InputError
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that, whatever happens, it is the old one or the new one."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_tensors(path: str | os.PathLike, what: str) -> object:
+    """What a file that torch.save wrote holds, on the CPU; nothing in it is executed.
+
+    Args:
+        what: What to call the file in a message, such as ``'checkpoint'``.
+
+    Raises:
+        InputError: The file is missing, cannot be read, is damaged, or holds Python objects.
+    """
+    try:
+        open(path, "rb").close()
+    except OSError as error:
+        raise InputError(f"{what} {path}: {error.strerror or error}") from None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a reader of archives may raise on arbitrary bytes
+        reason = "truncated, or not a checkpoint"
+        # pickle's name for an import; torch tells which one only in the text of its error
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused and isinstance(error, pickle.UnpicklingError):
+            # the file chose the name: ascii keeps control characters away from the terminal
+            reason = f"refused, it holds Python objects or code besides tensors ({refused[1]!a})"
+        raise InputError(f"{what} {path}: {reason}") from None

@@ -1,0 +1,239 @@
+"""Architecture adaptation: weights and architecture parameters α learn in turn.
+
+Paper, section 3.3. Only the loop differs from an ordinary training run: the super network is a
+backbone like any other; data, optimizers, schedulers and hooks are what a config names.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from mmengine.dist import all_reduce, broadcast, get_rank
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from mmengine.registry import LOOPS
+from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
+from torch import Tensor, nn
+
+from engine.hooks import loaded_path
+from engine.model import task_losses, unwrapped
+from engine.resume import derive_seed, endless_batches
+from models import CostTerm, FNASuperNet, InputError, expected_cost, price_list
+
+from .halves import half_dataloader_cfgs, refuse_empty
+from .optimizers import parameters_of, schedule_weights_only
+from .parallel import average_gradients
+from .report import ArchReport
+from .turns import Turns
+
+# What tells the random numbers of one use from another's; the halves' loaders have 0 and 1.
+_PATH, _WEIGHT_STEP, _ARCH_STEP = 2, 3, 4
+
+
+@LOOPS.register_module()
+class ArchAdaptLoop(EpochBasedTrainLoop):
+    """Epochs over the weights' half of the train set; from ``arch_start_epoch`` on, α learns too.
+
+    A weight step draws one path: uniformly before ``arch_start_epoch``, by softmax(α) after; only
+    the path's weights, the fixed part, neck and head learn. An architecture step computes all ops
+    on a batch of the held-out half; only α learns, and buffers (BN's running statistics) are put
+    back as they were. Iterations, and with them schedules and logs, count weight steps. Given as a
+    list, ``param_scheduler`` acts on the weights' optimizer only.
+
+    Every random number follows from the run's seed, the process's rank and the step, so a resumed
+    run continues exactly as the interrupted one would have.
+
+    Args:
+        max_epochs, validation: As mmengine's loop.
+        arch_start_epoch: Epochs before α learns.
+        split: ``ratio``, α's share of the train set, and ``seed``.
+        cost: What :meth:`CostTerm.from_cfg` takes.
+        arch_steps, weight_steps: From then on, so many architecture steps, then so many weight
+            steps, in turn.
+        arch_pipeline: Pipeline of the held-out half; default, the train set's.
+        arch_batch_size: Its batch size; default, the train loader's.
+        seed_net_config: The architecture that reports compare with.
+
+    Raises:
+        InputError: A number is out of its range, a half is empty, the backbone is no FNASuperNet,
+            or a step's loss is not finite.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: dict,
+        max_epochs: int,
+        arch_start_epoch: int,
+        split: dict,
+        cost: dict,
+        arch_steps: int = 1,
+        weight_steps: int = 1,
+        arch_pipeline: Sequence[dict] | None = None,
+        arch_batch_size: int | None = None,
+        seed_net_config: str = "configs/net_configs/mobilenetv2.txt",
+        **validation: object,
+    ):
+        self.turns = Turns(max_epochs, arch_start_epoch, arch_steps, weight_steps)
+        self.cost = CostTerm.from_cfg(cost)
+        self.model: BaseModel = unwrapped(runner.model)
+        self.backbone = _supernet(self.model)
+        halves = half_dataloader_cfgs(dataloader, split, arch_pipeline, arch_batch_size)
+        super().__init__(runner, halves[0], max_epochs, **validation)
+        self.arch_dataloader = runner.build_dataloader(halves[1], seed=runner.seed)
+        refuse_empty(self.dataloader, self.arch_dataloader)
+        runner.param_schedulers = schedule_weights_only(runner.param_schedulers)
+        self.prices = price_list(self.backbone, self.cost.cost, self.cost.input_size)
+        size, must_match = self.cost.input_size, self._must_match(split)
+        self.report = ArchReport(self.model, size, seed_net_config, arch_start_epoch, must_match)
+        runner.register_hook(self.report, priority="ABOVE_NORMAL")  # before logs and checkpoints
+
+    def _must_match(self, split: dict) -> dict[str, int | float]:
+        """What a resumed run must share with the interrupted one, so that it is the same search."""
+        return dict(
+            split_ratio=split["ratio"],
+            split_seed=split["seed"],
+            arch_start_epoch=self.turns.arch_start_epoch,
+            arch_steps=self.turns.arch_steps,
+            weight_steps=self.turns.weight_steps,
+            weight_batches_per_epoch=len(self.dataloader),
+            arch_batches_per_epoch=len(self.arch_dataloader),
+        )
+
+    def run(self) -> nn.Module:
+        """Run what is left of the epochs, and return the model."""
+        runner = self.runner
+        for loader in (self.dataloader, self.arch_dataloader):
+            loader.batch_sampler.set_seed(runner.seed)  # a resumed run's is known only now
+        self._arch_iter = self._arch_steps_before(self.iter)
+        self._arch_batches = endless_batches(self.arch_dataloader, self._arch_iter)
+        alphas = {id(alpha) for alpha in self.backbone.alphas()}
+        self._learning_weights = [
+            p for p in self.model.parameters() if p.requires_grad and id(p) not in alphas
+        ]
+        # OptimWrapperDict leaves to its owner what gradient accumulation counts
+        for name, done, end in (
+            ("weights", self.iter, self.max_iters),
+            ("arch", self._arch_iter, self._arch_steps_before(self.max_iters)),
+        ):
+            runner.optim_wrapper[name].initialize_count_status(self.model, done, end)
+        runner.logger.info(
+            f"Architecture adaptation: {self.cost}; weights learn from "
+            f"{len(self.dataloader.dataset)} images, alpha from "
+            f"{len(self.arch_dataloader.dataset)}, after {self.turns.arch_start_epoch} epochs, "
+            f"{self.turns.arch_steps} steps to the weights' {self.turns.weight_steps}"
+        )
+        return super().run()
+
+    def run_epoch(self) -> None:
+        """One pass over the weights' half, or what an interrupted run left of it."""
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        done = self.iter - self.epoch * len(self.dataloader)
+        self.dataloader.batch_sampler.start(self.epoch, done)
+        for index, batch in enumerate(self.dataloader, done):
+            self.run_iter(index, batch)
+        self.backbone.set_path(None)
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1  # mmengine's loops have no setter
+
+    def run_iter(self, idx: int, data_batch: dict | tuple | list) -> None:
+        """The architecture steps that are due, then one weight step."""
+        self.runner.call_hook("before_train_iter", batch_idx=idx, data_batch=data_batch)
+        for _ in range(self._arch_steps_before(self.iter + 1) - self._arch_iter):
+            self.arch_step(next(self._arch_batches))
+        outputs = self.weight_step(data_batch)
+        self.runner.call_hook(
+            "after_train_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs
+        )
+        self._iter += 1
+
+    def _arch_steps_before(self, iteration: int) -> int:
+        return self.turns.arch_steps_before(iteration, len(self.dataloader))
+
+    def weight_step(self, batch: dict | tuple | list) -> dict[str, Tensor]:
+        """One step of the weights on one path; α is not in its graph. Returns what to log."""
+        step = self.iter
+        # all ranks draw the same path: their generators and their α are equal
+        generator = torch.Generator().manual_seed(derive_seed(self.runner.seed, _PATH, step))
+        uniform = self.epoch < self.turns.arch_start_epoch
+        path = torch.tensor(self.backbone.sample_path(generator, uniform=uniform))
+        broadcast(path)  # unlike GPUs may round softmax(α) differently
+        self.backbone.set_path(path.tolist())
+        set_random_seed(derive_seed(self.runner.seed, _WEIGHT_STEP, step, get_rank()))
+        wrapper = self.runner.optim_wrapper["weights"]
+        loss, log_vars = self._task_loss(batch, wrapper)
+        self._update(loss, wrapper, f"weight step {step + 1}")
+        return log_vars
+
+    def arch_step(self, batch: dict | tuple | list) -> None:
+        """One step of α with all ops active; weights and buffers stay as they are."""
+        step = self._arch_iter
+        self.backbone.set_path(None)
+        set_random_seed(derive_seed(self.runner.seed, _ARCH_STEP, step, get_rank()))
+        wrapper = self.runner.optim_wrapper["arch"]
+        with self._fixed_weights():
+            task_loss, _ = self._task_loss(batch, wrapper)
+            expected = expected_cost(self.backbone, self.prices)
+            term = self.cost(expected).to(task_loss)
+            loss = task_loss + term
+            self._update(loss, wrapper, f"architecture step {step + 1}")
+        self._arch_iter += 1
+        scalars = dict(
+            arch_loss=loss,
+            arch_task_loss=task_loss,
+            arch_cost=expected / self.cost.cost.unit,
+            arch_cost_share=term / loss,
+        )
+        for name, value in scalars.items():
+            self.runner.message_hub.update_scalar(f"train/{name}", value.item())
+
+    def _task_loss(
+        self, batch: dict | tuple | list, wrapper: OptimWrapper
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The model's own loss of a batch, a scalar, and its parts to log."""
+        with wrapper.optim_context(self.model):
+            losses = task_losses(self.model, batch)
+        return self.model.parse_losses(losses)
+
+    def _update(self, loss: Tensor, wrapper: OptimWrapper, step: str) -> None:
+        """Backward, and a step of one optimizer with gradients averaged over all processes."""
+        self._stop_unless_finite(loss.detach(), step)
+        wrapper.backward(wrapper.scale_loss(loss))
+        if wrapper.should_update():
+            average_gradients(parameters_of(wrapper))
+            wrapper.step()
+            wrapper.zero_grad()
+
+    def _stop_unless_finite(self, loss: Tensor, step: str) -> None:
+        finite = torch.isfinite(loss).to(torch.uint8)
+        all_reduce(finite, op="min")  # all ranks stop, or none
+        if not finite:
+            resumed = loaded_path(self.runner) if self.runner.cfg.get("resume") else None
+            last = self.runner.message_hub.runtime_info.get("last_ckpt") or resumed
+            raise InputError(
+                f"{step} (epoch {self.epoch + 1}): the loss is not finite; stopped, last good "
+                f"checkpoint: {last or 'none was saved'}"
+            )
+
+    @contextmanager
+    def _fixed_weights(self) -> Iterator[None]:
+        """Inside, only α gets gradients; after it, buffers are what they were before."""
+        buffers = list(self.model.buffers())
+        kept = [buffer.clone() for buffer in buffers]
+        for parameter in self._learning_weights:
+            parameter.requires_grad = False
+        try:
+            yield
+        finally:
+            for parameter in self._learning_weights:
+                parameter.requires_grad = True
+            for buffer, value in zip(buffers, kept, strict=True):
+                buffer.copy_(value)
+
+
+def _supernet(model: nn.Module) -> FNASuperNet:
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, FNASuperNet):
+        raise InputError("ArchAdaptLoop: expected a model whose backbone is an FNASuperNet")
+    return backbone

@@ -1,0 +1,165 @@
+"""Two gloo processes against one that sees the joint batch."""
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from torch import distributed, nn
+
+from engine.compat.cpu import CPUSyncBatchNorm
+from search.parallel import average_gradients
+from tests.processes import run_processes
+
+from .tools import TinyTask, make_runner, skip_pictures
+
+PROCESSES = 2
+# One image a process, so that everything hangs on the synchronization of BN.
+PER_PROCESS = dict(batch_size=1, loop=dict(arch_steps=2, weight_steps=1))
+
+
+def search(work_dir: Path, sync_bn: str | None = "torch", **settings: object) -> dict[str, object]:
+    """Run a whole search; returns its state dict, paths and images."""
+    cfg = dict(sync_bn=sync_bn, model_wrapper_cfg=dict(type="SampledPathParallel"))
+    runner = make_runner(work_dir, cfg=cfg, **settings)
+    runner.train()
+    model = getattr(runner.model, "module", runner.model)
+    norms = {type(m) for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    return dict(
+        state=model.state_dict(),
+        paths=[path for _, path in model.seen],
+        images=[numbers for numbers, _ in model.seen],
+        wrapper=type(runner.model).__name__,
+        synchronized=norms == {CPUSyncBatchNorm},
+    )
+
+
+def process(rank: int, port: int, work_dir: Path) -> None:
+    """What each of the processes does; leaves its results in a file."""
+    torch.set_num_threads(1)
+    skip_pictures(pytest.MonkeyPatch())
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(PROCESSES),
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+    )  # fmt: skip
+    distributed.init_process_group("gloo")
+    with counted_messages() as messages:
+        result = search(work_dir / "two", launcher="pytorch", **PER_PROCESS)
+    result["messages"] = messages
+    with counted_messages() as messages:  # BN as in the real searches
+        result["own"] = search(work_dir / "own", None, launcher="pytorch", **PER_PROCESS)
+    result["own"]["messages"] = messages
+    result["averaged"] = averaged_gradients(rank)
+    noisy = dict(launcher="pytorch", noise=0.1, dropout=0.5, **PER_PROCESS)
+    result["whole"] = search(work_dir / "whole", checkpoint_interval=7, **noisy)["state"]
+    middle = dict(load_from=str(work_dir / "whole/iter_7.pth"), resume=True)
+    result["resumed"] = search(work_dir / "resumed", **middle, **noisy)["state"]
+    torch.save(result, work_dir / f"rank_{rank}.pth")
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+@contextmanager
+def counted_messages() -> Iterator[Counter]:
+    """How often processes add up tensors inside forward and backward passes, and outside."""
+    messages, passes = Counter(), []
+    all_reduce = distributed.all_reduce
+
+    def counting(*args, **kwargs):
+        messages["inside" if passes else "outside"] += 1
+        return all_reduce(*args, **kwargs)
+
+    def a_pass(method):
+        def wrapped(*args, **kwargs):
+            passes.append(method)
+            try:
+                return method(*args, **kwargs)
+            finally:
+                passes.pop()
+
+        return wrapped
+
+    with (
+        mock.patch.object(distributed, "all_reduce", counting),
+        mock.patch.object(TinyTask, "forward", a_pass(TinyTask.forward)),
+        mock.patch.object(OptimWrapper, "backward", a_pass(OptimWrapper.backward)),
+    ):
+        yield messages
+
+
+def averaged_gradients(rank: int) -> list[torch.Tensor | None]:
+    """Of parameters that both processes used, only the first, and none."""
+    parameters = [nn.Parameter(torch.ones(2)) for _ in range(3)]
+    parameters[0].grad = torch.tensor([1.0, 2.0]) * (rank + 1)
+    if rank == 0:
+        parameters[1].grad = torch.tensor([4.0, 6.0])
+    average_gradients(parameters)
+    return [parameter.grad for parameter in parameters]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> list[dict]:
+    work_dir = tmp_path_factory.mktemp("distributed")
+    run_processes(process, free_port(), work_dir, count=PROCESSES)
+    return [torch.load(work_dir / f"rank_{rank}.pth") for rank in range(PROCESSES)]
+
+
+def test_ranks_stay_equal(results):
+    one, other = results
+    assert one["wrapper"] == "SampledPathParallel"
+    assert one["synchronized"]
+    assert one["paths"] == other["paths"]
+    assert one["images"] != other["images"]
+    for key, tensor in one["state"].items():
+        assert torch.equal(tensor, other["state"][key]), key
+
+
+def test_bn_sends_messages_only_where_it_is_synchronized(results):
+    for result in results:
+        assert result["messages"]["inside"] > 0
+        assert result["own"]["messages"]["inside"] == 0
+        assert result["own"]["messages"]["outside"] == result["messages"]["outside"] > 0
+
+
+def test_ranks_with_bn_of_their_own_share_all_but_its_statistics(results):
+    one, other = (result["own"] for result in results)
+    assert not one["synchronized"] and one["paths"] == other["paths"]
+    for key, tensor in one["state"].items():
+        own = key.endswith(("running_mean", "running_var"))
+        assert torch.equal(tensor, other["state"][key]) != own, key
+
+
+def test_each_rank_resumes_where_it_was(results):
+    for result in results:
+        for key, tensor in result["whole"].items():
+            assert torch.equal(tensor, result["resumed"][key]), key
+
+
+def test_two_processes_equal_one_with_the_joint_batch(results, tmp_path, monkeypatch):
+    skip_pictures(monkeypatch)
+    whole = search(tmp_path, **PER_PROCESS | dict(batch_size=PROCESSES))
+    assert whole["paths"] == results[0]["paths"]
+    pairs = zip(results[0]["images"], results[1]["images"], strict=True)
+    assert whole["images"] == [one + other for one, other in pairs]
+    for key, tensor in whole["state"].items():
+        torch.testing.assert_close(results[0]["state"][key], tensor, atol=1e-5, rtol=1e-5, msg=key)
+
+
+def test_only_used_parameters_are_averaged(results):
+    for result in results:
+        used, used_once, unused = result["averaged"]
+        assert used.tolist() == [1.5, 3.0]
+        assert used_once.tolist() == [2.0, 3.0]
+        assert unused is None

@@ -1,0 +1,111 @@
+from collections import OrderedDict
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import CheckpointLoader
+
+from engine.compat.safe_load import install_safe_loading
+from models import InputError
+from search.loop import ArchAdaptLoop
+
+from .tools import equal, make_runner, skip_pictures, snapshot, steps_of, stop_workers
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    skip_pictures(monkeypatch)
+
+
+class Interrupt(Hook):
+    """Stops a run after a weight step, once its checkpoint is written."""
+
+    priority = "LOWEST"
+
+    def __init__(self, after: int):
+        self.after = after
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter + 1 == self.after:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def safe_loading(monkeypatch):
+    monkeypatch.setattr(CheckpointLoader, "_schemes", OrderedDict(CheckpointLoader._schemes))
+    install_safe_loading()
+
+
+# Epochs end at 4, 8, 12; α learns from 5 on. With 3 : 2, steps 6, 8 … come without α's before.
+@pytest.mark.parametrize(
+    ("after", "num_workers"), [(1, 0), (2, 2), (4, 0), (5, 0), (6, 0), (7, 2), (8, 0), (11, 0)]
+)
+def test_a_resumed_run_ends_as_if_never_interrupted(after, num_workers, tmp_path, safe_loading):
+    settings = dict(
+        num_workers=num_workers, noise=0.1, dropout=0.5, loop=dict(arch_steps=3, weight_steps=2)
+    )
+    settings |= dict(seed=None, checkpoint_interval=1)  # the seed, too, comes from the checkpoint
+    interrupted = make_runner(tmp_path / "resumed", **settings)
+    interrupted.register_hook(Interrupt(after))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.train()
+    resumed = make_runner(tmp_path / "resumed", resume=True, **settings)
+    resumed.train()
+    assert steps_of(interrupted) + steps_of(resumed) == "WWWW" + "AAAWW" * 4
+
+    whole = make_runner(tmp_path / "whole", **settings | dict(seed=interrupted.seed))
+    whole.train()
+    assert equal(snapshot(resumed), snapshot(whole))
+    assert resumed.train_loop.report.history == whole.train_loop.report.history
+    for runner in (interrupted, resumed, whole):
+        stop_workers(runner.train_loop)
+    for name in ("net_config.txt", "alpha.json"):
+        contents = [(tmp_path / run / name).read_text() for run in ("resumed", "whole")]
+        assert contents[0] == contents[1]
+
+
+def test_a_run_interrupted_in_an_architecture_step_resumes(tmp_path, monkeypatch, safe_loading):
+    original = ArchAdaptLoop.arch_step
+
+    def interrupt(loop, batch):
+        original(loop, batch)
+        if loop._arch_iter == 6:
+            raise KeyboardInterrupt
+
+    settings = dict(noise=0.1, dropout=0.5, loop=dict(arch_steps=2), checkpoint_interval=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(ArchAdaptLoop, "arch_step", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            make_runner(tmp_path / "resumed", **settings).train()
+    resumed = make_runner(tmp_path / "resumed", resume=True, **settings)
+    resumed.train()
+    whole = make_runner(tmp_path / "whole", **settings)
+    whole.train()
+    assert steps_of(resumed) == "AAW" * 6
+    assert equal(snapshot(resumed), snapshot(whole))
+
+
+def test_a_resumed_run_must_be_the_same_search(tmp_path, safe_loading):
+    first = make_runner(tmp_path, loop=dict(max_epochs=2), checkpoint_interval=1)
+    first.train()
+    others = {
+        r"another search space; 2\.0: expected \['k5_e2', 'k3_e1'\]": dict(
+            supernet=dict(ops=["k5_e2", "k3_e1", "skip"])
+        ),
+        "another search space; 4.0: .* found none": dict(
+            supernet=dict(channels=[8, 12, 12], layers=[2, 2, 1], strides=[2, 1, 1])
+        ),
+        "split_ratio: expected 0.25, found 0.5": dict(loop=dict(split=dict(ratio=0.25, seed=0))),
+        "weight_batches_per_epoch: expected 8, found 4": dict(batch_size=1),
+        "weight_steps: expected 5, found 1": dict(loop=dict(weight_steps=5)),
+    }
+    for message, settings in others.items():
+        with pytest.raises(InputError, match=message) as caught:
+            make_runner(tmp_path, resume=True, **settings).train()
+        assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+    torch.save({"state_dict": {}, "meta": {}}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match="other.pth: is of no architecture adaptation"):
+        make_runner(tmp_path, resume=True, load_from=str(tmp_path / "other.pth")).train()
+    more_epochs = make_runner(tmp_path, resume=True)  # is allowed
+    more_epochs.train()
+    assert more_epochs.iter == 12
