@@ -29,8 +29,8 @@ test_dataloader = dict(
 val_evaluator = dict(ann_file=data_root + "annotations/instances_val.json")
 test_evaluator = dict(ann_file=data_root + "annotations/instances_test.json")
 
-# 14 epochs of 25 iterations: so few want an adaptive optimizer, and a larger step in the head, whose
-# last BN must learn the scale of scores and deltas, which starts at 1
+# 14 epochs of 25 iterations: so few want an adaptive optimizer, and larger steps in the head, where
+# the last BN must learn the scale of scores and deltas, which starts at 1
 train_cfg = dict(max_epochs=14, val_interval=7)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.05),
