@@ -7,9 +7,9 @@ import torch
 from mmdet.structures import DetDataSample
 from torchvision.ops import box_iou
 
-from engine.checkpoint import install_safe_loading
+from engine.compat.safe_load import install_safe_loading
 from tests.conftest import REPO
-from tests.engine.test_mmcv_ops import slow_nms
+from tests.engine.compat.test_mmcv_ops import slow_nms
 
 from .test_released import CLASSES, load, ssdlite_file, ssdlite_outputs
 
