@@ -1,5 +1,6 @@
 """What the tests share: paths, a random seed network, and where real data lie."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -15,6 +16,9 @@ import fna_seg  # noqa: E402, F401
 from datasets.toy_city import write_dataset  # noqa: E402
 from models import FNABackbone, NetConfig  # noqa: E402
 from models.seed import save_seed  # noqa: E402
+
+# mmengine collects garbage for every data set; what was imported need not be looked through
+gc.freeze()
 
 REPO = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("retinanet", "ssdlite", "deeplabv3", "mobilenetv2")

@@ -89,7 +89,8 @@ def test_evaluation_writes_metrics_and_pictures(trained, toy_city, tmp_path):
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
-    assert 0 <= metrics["coco/bbox_mAP"] <= metrics["coco/bbox_mAP_50"] <= 1
+    ap, ap50 = metrics["coco/bbox_mAP"], metrics["coco/bbox_mAP_50"]
+    assert 0 <= ap <= ap50 <= 1 and metrics["headline"] == {"AP": ap, "AP50": ap50}
     assert (
         metrics["params"] > 1e6 and metrics["madds"] > 1e8 and metrics["input_size"] == [192, 384]
     )

@@ -81,6 +81,7 @@ def test_evaluation_gives_every_class_and_pictures(trained, toy_city, tmp_path):
     assert "Warning" not in process.stderr and "WARNING" not in process.stdout
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     classes = [metrics[key] for key in metrics if key.startswith("IoU.")]
+    assert metrics["headline"] == {"mIoU": metrics["mIoU"]}
     assert "IoU.road" in metrics and metrics["mIoU"] == pytest.approx(
         sum(classes) / len(classes), abs=0.01
     )

@@ -4,6 +4,7 @@ from collections import Counter
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS, MODELS
@@ -222,8 +223,10 @@ def test_a_mistake_in_a_loaders_process_is_one_line(root):
             collate_fn=dict(type="pseudo_collate"),
         )
     )
+    batches = iter(loader)
     with pytest.raises(SampleError) as error:
-        list(loader)
+        list(batches)
+    batches._shutdown_workers()  # for which torch would wait long once the error is collected
     assert "Traceback" in str(error.value)
     with pytest.raises(SampleError) as here:
         load(root)[2]
@@ -255,7 +258,7 @@ def test_a_crop_larger_than_the_image_is_padded(root):
     ):
         labels = sample.gt_sem_seg.data[0]
         assert labels.shape == (769, 769)
-        inside = np.zeros((769, 769), bool)
+        inside = torch.zeros(769, 769, dtype=torch.bool)
         inside[:height, :width] = True
         assert (labels[~inside] == 255).all() and (labels[inside] != 255).any()
         assert (image[:, ~inside] == 0).all() and (image[:, inside] != 0).any()

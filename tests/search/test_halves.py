@@ -46,8 +46,7 @@ class Mark:
 
 
 def numbered(length: int = 20, **settings) -> dict:
-    # mmengine collects garbage each time that it serializes
-    return dict(type="NumberedImages", length=length, serialize_data=False) | settings
+    return dict(type="NumberedImages", length=length, **settings)
 
 
 def half(cfg: dict, part: str, ratio: float = 0.5, seed: int = 0, pipeline: list | None = None):
