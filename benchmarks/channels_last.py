@@ -1,9 +1,9 @@
-"""Training in channels-last order beside the usual one.
+"""Training in channels-last order compared with the usual one.
 
 ``python -m benchmarks.channels_last [--config FILE] [--size H W] [--device cuda] …``
 
 The whole network of a config, forward and backward on random images with a mean as the loss. The
-two orders take turns, so that what else the machine does hits both alike; times are medians.
+two orders take turns, so that other work on the machine affects both alike; times are medians.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""What a step of architecture adaptation costs, beside one of the network that it derives.
+"""What a step of architecture adaptation costs, compared with one of the network that it derives.
 
 ``python -m benchmarks.search_step [--size 800 1088] [--device cuda] [--precision bf16] …``
 
 Only the backbone is measured (neck and head cost the same in every row), training, on random images
-and with a mean as the loss; optimizers are left out. The rows take turns, so that what else the
-machine does hits all alike; times are medians. Memory is what a step needs beyond the weights: on a
-GPU the peak that torch allocated; on CPU the bytes kept for backward, each storage counted once.
+and with a mean as the loss; optimizers are left out. The rows take turns, so that other work on
+the machine affects all alike; times are medians. Memory is what a step needs beyond the weights: on
+a GPU the peak that torch allocated; on CPU the bytes kept for backward, each storage counted once.
 """
 
 import argparse

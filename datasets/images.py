@@ -19,6 +19,6 @@ class LoadCheckedImage(LoadImageFromFile):
         try:
             return super().transform(results)
         except (OSError, AssertionError, cv2.error) as error:
-            # the system's words, if it is the system that fails; OpenCV has no reasons to give
+            # the system's reason, if there is one; OpenCV gives none
             why = getattr(error, "strerror", None) or "damaged, cut off or no image"
             raise SampleError(f"image {results['img_path']}: cannot be read: {why}") from None

@@ -22,22 +22,22 @@ from torch import nn
 from .model import task_losses, unwrapped
 from .resume import endless_batches, seeded_dataloader_cfg
 
-# What tells the random numbers of these passes from those of training, which count from 0.
+# Keeps the random numbers of these passes apart from those of training, which count from 0.
 _DATA = 100
 
 
 @HOOKS.register_module()
 class UpdateBNStatistics(Hook):
-    """Before training, passes training batches forward, which moves BN's running statistics.
+    """Passes training batches forward before training, which moves BN's running statistics.
 
-    They move by momentum, as training itself would move them; no parameter changes. Training then
-    draws the random numbers and the data that it would have drawn without. Several processes pass
-    their own shards and end with equal statistics, the mean of theirs. A run that starts from a
-    checkpoint has its statistics from there and makes no passes.
+    They move by momentum, as in training; no parameter changes. Training then draws the random
+    numbers and the data that it would have drawn otherwise. Each process passes its own shard, and
+    all end with the mean of their statistics. A run that starts from a checkpoint takes its
+    statistics from there and makes no passes.
 
     Args:
-        iterations: How many batches (paper, section 4.2: 2000).
-        interval: Batches from one line of progress in the log to the next.
+        iterations: Number of batches (paper, section 4.2: 2000).
+        interval: Batches between two lines of progress in the log.
     """
 
     priority = "LOW"  # once others have checked the model
@@ -84,7 +84,7 @@ def _running_statistics(model: nn.Module) -> list[torch.Tensor]:
 
 @contextmanager
 def _kept_random_states() -> Iterator[None]:
-    """After it, random numbers go on as if nothing had been drawn inside."""
+    """Afterwards, random numbers continue as if nothing had been drawn inside."""
     python, numpy = random.getstate(), np.random.get_state()
     gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(gpus):

@@ -1,4 +1,4 @@
-"""Configs of the two entry points: what the command line adds to a config file."""
+"""The configs of the two entry points: a file, and what the command line changes in it."""
 
 import argparse
 import os
@@ -15,14 +15,14 @@ from models.net_config import is_text
 from .compat import mmcv_ops
 
 REPO = Path(__file__).resolve().parent.parent
-# what a mistake in a config, which is Python, can raise
+# what a mistake in a config can raise: configs are Python
 _CONFIG_ERRORS = (
     SyntaxError, LookupError, NameError, TypeError, ValueError, AttributeError, ImportError, OSError
 )  # fmt: skip
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser for which a wrong argument is a mistake like any other: one line, no usage."""
+    """A parser that reports a wrong argument like any other mistake: in one line, without usage."""
 
     def error(self, message: str) -> None:
         raise InputError(f"{message} (--help lists the options)")
@@ -65,7 +65,7 @@ class _Options(DictAction):
 
 
 def user_path(path: str) -> str:
-    """Absolute path of what a user typed, seen from the current folder, else the repository."""
+    """Absolute path of what a user typed, relative to the current folder or else the repository."""
     here, in_repo = Path(path).expanduser().absolute(), REPO / path
     return str(in_repo if in_repo.exists() and not here.exists() else here)
 
@@ -77,7 +77,7 @@ def load_config(args: argparse.Namespace) -> Config:
     on the command line are relative to where the user is.
 
     Raises:
-        InputError: There is no such config, it cannot be read, or an argument does not suit it.
+        InputError: There is no such config, it cannot be read, or an argument does not fit it.
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     path = user_path(args.config)
@@ -114,7 +114,7 @@ def _one_line(error: Exception) -> str:
 
 
 def import_scope(scope: str) -> None:
-    """Import what mmengine would import later, one part at its first use."""
+    """Import now what mmengine would import part by part at first use."""
     if scope != "mmengine":
         import_module(f"{scope}.utils").register_all_modules(init_default_scope=False)
 
@@ -122,7 +122,7 @@ def import_scope(scope: str) -> None:
 def use_amp(cfg: Config) -> None:
     """Make a config's optimizer wrapper, or each of several, run forward in mixed precision.
 
-    By float16 with loss scaling on a GPU, by bfloat16 on CPU.
+    On a GPU in float16 with loss scaling, on CPU in bfloat16.
     """
     wrappers = cfg.optim_wrapper
     for wrapper in [wrappers] if "optimizer" in wrappers else [wrappers.weights, wrappers.arch]:
@@ -174,7 +174,7 @@ def _set_device(cfg: Config) -> None:
     """Let several processes run on CPU where there is no GPU: gloo instead of nccl.
 
     Raises:
-        InputError: More processes on this machine than it has GPUs.
+        InputError: There are more processes on this machine than GPUs.
     """
     if cfg.launcher == "none":
         return
@@ -189,7 +189,7 @@ def _set_device(cfg: Config) -> None:
 
 
 def make_work_dir(work_dir: str) -> None:
-    """Create the folder of the results, and make sure that it can be written to.
+    """Create the folder of the results and check that it can be written to.
 
     Raises:
         InputError: It cannot.

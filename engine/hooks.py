@@ -16,7 +16,7 @@ from .released import convert
 
 @HOOKS.register_module()
 class ConvertReleased(Hook):
-    """Lets a run load the paper's released checkpoints as they are, and says what it made of them.
+    """Lets a run load the paper's released checkpoints as they are, and logs what was used of them.
 
     Raises:
         InputError: When one is loaded that does not fit the model.
@@ -65,7 +65,7 @@ class MatchCheckpoint(Hook):
         missing = {"meta", "message_hub", "optimizer"} - set(checkpoint)
         if runner.cfg.get("resume") and missing:
             raise InputError(
-                f"{where}: has no {', '.join(sorted(missing))}, so no run can go on from it; to "
+                f"{where}: has no {', '.join(sorted(missing))}, so no run can resume from it; to "
                 "start from its weights, use --cfg-options load_from=CHECKPOINT"
             )
 
@@ -76,7 +76,7 @@ class CheckModel(Hook):
 
     What the config says is compared: ``in_channels`` of the neck or, without one, of each part that
     has them; ``num_classes`` of each part that has them. If a detector's head has too few classes,
-    mmdet takes the first that it lacks for background, without a word.
+    mmdet silently takes the first missing one for background.
 
     Raises:
         InputError: A part expects other channels than the backbone gives, or another number of
@@ -117,9 +117,9 @@ def _with(parts: Mapping, key: str) -> Iterator[tuple[str, Mapping]]:
 
 
 def _channels_for(part: Mapping, channels: list[int]) -> int | list[int]:
-    """What a backbone of these ``channels`` gives to a part: all maps, or those of ``in_index``.
+    """The channels that a backbone passes to a part: of all maps, or of those in ``in_index``.
 
-    A part that expects one map gets the last, where it does not say which.
+    A part that expects one map and names none gets the last.
     """
     if isinstance(part["in_channels"], int):
         return channels[part.get("in_index", -1)]
@@ -140,5 +140,5 @@ class ChannelsLast(Hook):
 
 
 def loaded_path(runner: Runner) -> str | None:
-    """The checkpoint that a run was told to load or, when it resumes by itself, finds."""
+    """The checkpoint that a run was told to load or, when it resumes without a path, finds."""
     return runner.cfg.get("load_from") or find_latest_checkpoint(runner.work_dir)

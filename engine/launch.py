@@ -1,4 +1,4 @@
-"""What the scripts call: start an entry point in one process, or in one for each GPU.
+"""What the scripts call: starts an entry point in one process, or in one process per GPU.
 
 ``python -m engine.launch MODULE DEFAULT_CONFIG DEFAULT_GPUS [CONFIG [CHECKPOINT]] [GPUS] [...]``
 """
@@ -61,11 +61,11 @@ def count_from_environment(name: str) -> int:
 def count_processes(gpus: int) -> tuple[int, bool]:
     """How many processes to start on this machine, and whether they are to run on CPU.
 
-    One a GPU, or on CPU what $PROCESSES says. 0 GPUs asks for CPU; so does 1 on a machine that has
-    none.
+    One per GPU, or on CPU the number in $PROCESSES. 0 GPUs asks for CPU; so does 1 on a machine
+    without a GPU.
 
     Raises:
-        InputError: More GPUs asked for than there are.
+        InputError: More GPUs are asked for than exist.
     """
     available = torch.cuda.device_count()
     if gpus > max(available, 1):

@@ -9,12 +9,12 @@ from mmengine.evaluator import DumpResults
 class DumpPredictions(DumpResults):
     """Writes what was predicted for each image, and the image's metainfo, to a pickle file.
 
-    The samples hold labels too and, of mmseg, every class's score at every pixel: 160 MB for an
-    image of Cityscapes, which ``DumpResults`` would keep in memory for all images.
+    The samples also hold labels and, in mmseg, every class's score at every pixel: 160 MB per image
+    of Cityscapes, which ``DumpResults`` would keep in memory for all images.
     """
 
     def process(self, data_batch: Any, predictions: Sequence[dict]) -> None:
-        """Keep ``pred_*`` of each sample, and its metainfo: in a sample's dict, what is no dict."""
+        """Keep ``pred_*`` of each sample and its metainfo, which is everything that is no dict."""
         kept = [
             {
                 key: value

@@ -1,8 +1,8 @@
 """The paper's released checkpoints, taken as they are.
 
-The authors named the tensors as their own code does. A table says what each module of the network
-here is made of; RetinaNet's names are mmdet's, which stay. It is read from the network's side, so
-that what a file lacks is found, and called by its name there.
+The authors' files name tensors as their code does. A table says which of them each module here is
+made of. It is read from the network's side, so a tensor that a file lacks is found, and reported by
+its name in the file.
 """
 
 import re
@@ -65,12 +65,12 @@ class _Format:
 
     Args:
         framework: What was trained.
-        sign: The beginning of keys that tell such files from each other.
-        parts: The beginnings of keys all of which the network must use.
+        sign: A prefix of keys that only files of this kind have.
+        parts: Prefixes of keys that the network must use completely.
         renamed: Pattern of a module here → the module there whose tensors it takes.
         changed: The same, for modules whose tensors are made of the file's, and how.
 
-    A pattern must match as a whole; the first that does counts.
+    A pattern must match a whole name; the first match counts.
     """
 
     framework: str

@@ -1,9 +1,9 @@
 """Training that resumes exactly where it was interrupted.
 
-A run that is resumed must see the data that it would have seen, to the bit. So nothing here depends
-on what was drawn before: what is random in a sample follows from the run's seed, the epoch and the
-sample's place in it, whichever process loads it; batches already used are passed over unloaded.
-What is random in a step follows from the run's seed, the process's rank and the step.
+A resumed run must see exactly the data that it would have seen. So nothing here depends on what was
+drawn before: the random numbers of a sample follow from the run's seed, the epoch and the sample's
+place in it, whichever process loads it, and those of a step from the run's seed, the process's rank
+and the step. Batches that were already used are skipped without being loaded.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from models import InputError
 
-# What tells the random numbers of the iterations' data from those of a step.
+# Keeps the random numbers of the data apart from those of a step.
 _DATA, _STEP = 0, 1
 
 
@@ -28,7 +28,7 @@ def seeded_dataloader_cfg(dataloader: Mapping, part: int) -> dict:
 
     Args:
         dataloader: A loader's config; left as it is.
-        part: A number that tells this loader's seeds from another's.
+        part: A number that keeps this loader's seeds apart from another's.
     """
     cfg = dict(dataloader)
     cfg["dataset"] = dict(type="SeededDataset", dataset=cfg["dataset"])
@@ -42,7 +42,7 @@ def seeded_dataloader_cfg(dataloader: Mapping, part: int) -> dict:
 
 
 def endless_batches(loader: DataLoader, start: int) -> Iterator:
-    """A seeded loader's batches from number ``start`` on, epoch after epoch, in new orders."""
+    """A seeded loader's batches from number ``start`` on, every epoch in a new order."""
     epoch, skip = divmod(start, len(loader))
     while True:
         loader.batch_sampler.start(epoch, skip)
@@ -88,7 +88,7 @@ class SeededBatchSampler(Sampler):
     Args:
         sampler: Gives the indices of one epoch.
         batch_size: Samples in a batch.
-        part: A number that tells this loader's seeds from another's.
+        part: A number that keeps this loader's seeds apart from another's.
         inner: Config of the batch sampler that forms the batches; default, torch's.
         drop_last: Leave out a last batch that is not full.
     """
@@ -111,7 +111,7 @@ class SeededBatchSampler(Sampler):
         self.seed = self.epoch = self.skip = 0
 
     def set_seed(self, seed: int) -> None:
-        """The run's seed: it decides the order and what is random in the samples."""
+        """Set the run's seed, from which the order and the samples' random numbers follow."""
         self.seed = self.sampler.seed = seed
 
     def start(self, epoch: int, skip: int = 0) -> None:
@@ -163,7 +163,7 @@ class SeededIterLoop(IterBasedTrainLoop):
 
 
 class _EndlessBatches:
-    """What ``IterBasedTrainLoop`` takes its batches from, and passes over the used ones of."""
+    """The iterator from which ``IterBasedTrainLoop`` takes batches and skips used ones."""
 
     def __init__(self, loader: DataLoader):
         self.loader = loader

@@ -1,4 +1,4 @@
-"""What both entry points do: prepare the libraries, and end a user's mistake in one line."""
+"""What both entry points share: prepared libraries, and one line for a user's mistake."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ _NOISE = (
 
 
 def build_runner(cfg: Config) -> Runner:
-    """mmengine's Runner of a config, silent where a user can do nothing.
+    """mmengine's Runner of a config, without warnings that a user can do nothing about.
 
     It loads released checkpoints too, and writes checkpoints that hold no Python object.
     """
@@ -52,7 +52,7 @@ def run(main: Callable[[], None]) -> None:
     """Run ``main``; exit 2 after a user's mistake, 130 when interrupted."""
     mmcv_ops.install()  # before a config imports mmdet
     install_safe_loading()
-    # every process of a machine finds the same mistake, another machine perhaps one of its own
+    # all processes of a machine find the same mistake; another machine may have one of its own
     speaks = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         main()
@@ -68,8 +68,8 @@ def run(main: Callable[[], None]) -> None:
         raise
     except KeyboardInterrupt:
         if speaks:
-            print("\nInterrupted. The same command with --resume goes on.", file=sys.stderr)
+            print("\nInterrupted. The same command with --resume continues.", file=sys.stderr)
         sys.exit(130)
     finally:
-        if distributed.is_initialized():  # torch warns at exit where nobody has left the group
+        if distributed.is_initialized():  # torch warns at exit where the group still exists
             distributed.destroy_process_group()

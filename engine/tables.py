@@ -32,7 +32,7 @@ class Row:
     config: str
 
 
-# The paper's results on Cityscapes and COCO (sections 4.2 and 4.3), but for others' networks.
+# The paper's results on Cityscapes and COCO (sections 4.2 and 4.3), without the networks of others.
 ROWS = (
     Row("MobileNetV2", "DeepLabv3, OS 16", "2.57", "24.52", "fna_seg/deeplabv3_mbv2_param_adapt"),
     Row("FNA", "DeepLabv3, OS 16", "2.47", "24.17", "fna_seg/deeplabv3_fna_param_adapt"),

@@ -21,7 +21,9 @@ def parse_args() -> argparse.Namespace:
     parser = OneLineParser(prog="engine.test", description="Evaluate a checkpoint as a config says")
     add_arguments(parser)
     parser.add_argument("checkpoint", help="checkpoint file")
-    parser.add_argument("--show-dir", help="draw predictions beside ground truth into this folder")
+    parser.add_argument(
+        "--show-dir", help="draw ground truth and predictions side by side into this folder"
+    )
     parser.add_argument("--out", help="write the predictions to this file (.pkl)")
     return parser.parse_args()
 
@@ -51,7 +53,7 @@ def main() -> None:
     if runner.rank == 0:
         path = Path(cfg.work_dir) / "metrics.json"
         write_whole(path, (json.dumps(metrics, indent=2) + "\n").encode())
-        runner.logger.info(f"Done. Metrics lie in {path}")
+        runner.logger.info(f"Done. Metrics are in {path}")
 
 
 def draw_predictions(cfg: Config, folder: str) -> None:

@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
         "--resume",
         nargs="?",
         const="auto",
-        help="go on from this checkpoint; without a path, from the latest in the work dir",
+        help="resume from this checkpoint; without a path, from the latest in the work dir",
     )
     return parser.parse_args()
 
@@ -50,7 +50,7 @@ def main() -> None:
     if cfg.resume:
         runner.register_hook(MatchCheckpoint())
     runner.train()
-    runner.logger.info(f"Done. Checkpoints and logs lie in {runner.work_dir}")
+    runner.logger.info(f"Done. Checkpoints and logs are in {runner.work_dir}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ class CheckedCocoDataset(CocoDataset):
     """``CocoDataset`` that refuses annotations it would silently drop or mislabel.
 
     mmdet skips annotations of a category that the config's ``classes`` lack, numbers labels in the
-    file's order whatever the order of ``classes``, and misses an image only when it is its turn.
+    file's order whatever the order of ``classes``, and notices a missing image only
+    when it comes to load it.
 
     Raises:
         InputError: The annotation file is missing or no COCO file, it holds no image, or an

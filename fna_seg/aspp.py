@@ -78,8 +78,8 @@ class ASPPDecoderHead(_PointwiseASPPHead):
         self.low_level = self._conv(early, low_level_channels, 1)
         self.decoder = nn.Sequential(
             self._conv(self.channels + low_level_channels, self.channels, 3),
-            # The paper's multiply-adds hold one add for each element here, and its parameters no
-            # BN: this conv has a bias instead.
+            # The paper's multiply-adds contain one add per element here, and its parameters no BN:
+            # this conv has a bias instead.
             ConvModule(self.channels, self.channels, 3, padding=1, act_cfg=self.act_cfg),
         )
 

@@ -12,15 +12,16 @@ from PIL import Image
 from models import InputError, SampleError
 
 IGNORED_ID = 255
-# one byte a pixel: grey, with a palette, black and white
+# one byte per pixel: grey, with a palette, black and white
 _ID_MODES = ("L", "P", "1")
 
 
 @DATASETS.register_module()
 class CheckedSegDataset(BaseSegDataset):
-    """``BaseSegDataset`` that finds out at its start whether all is there.
+    """``BaseSegDataset`` that checks at the start whether all files exist.
 
-    mmseg trains on no image without a word, and misses a label only when it is its turn.
+    mmseg silently trains on an empty data set, and notices a missing label only when it comes to
+    load it.
 
     Raises:
         InputError: ``metainfo`` has no classes or no colour for each, a folder is missing or holds
@@ -96,8 +97,8 @@ class LoadCheckedAnnotations(LoadAnnotations):
     end training in an assertion on the GPU, or count as none in the evaluation.
 
     Raises:
-        SampleError: The label cannot be read, holds more than one byte a pixel, is of another size
-            than the image, or holds an id that is neither a class nor 255.
+        SampleError: The label cannot be read, holds more than one byte per pixel, differs in size
+            from the image, or holds an id that is neither a class nor 255.
     """
 
     def _load_seg_map(self, results: dict) -> None:
@@ -109,7 +110,7 @@ class LoadCheckedAnnotations(LoadAnnotations):
             if mode not in _ID_MODES:
                 raise SampleError(
                     f"label {path}: has pixels of kind {mode} (as Pillow names them), expected one "
-                    "byte a pixel, its class"
+                    "byte per pixel, its class"
                 )
             super()._load_seg_map(results)
         except (OSError, SyntaxError) as error:

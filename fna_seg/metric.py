@@ -8,7 +8,7 @@ from torch import Tensor
 
 @METRICS.register_module()
 class ClassIoUMetric(IoUMetric):
-    """``IoUMetric`` that returns the IoU of every class, ``IoU.NAME``, beside the means.
+    """``IoUMetric`` that returns the IoU of every class, ``IoU.NAME``, next to the means.
 
     All in percent. Pixels labelled 255 do not count. A class that is neither in the labels nor in
     the predictions has no IoU: it is left out, of the mean too, and named in the log.

@@ -1,4 +1,4 @@
-"""Pictures of what a network makes of the test images."""
+"""Pictures of a network's predictions on the test images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from mmseg.structures import SegDataSample
 class SegmentationPictures(Hook):
     """Draws every test image twice, side by side: under its labels, and under the prediction.
 
-    mmseg's own hook knows no folder to draw into.
+    mmseg's own hook cannot draw into a folder.
 
     Args:
         draw: Whether to draw at all.

@@ -8,9 +8,9 @@ from torch import Tensor
 
 @MODELS.register_module()
 class SlidingEncoderDecoder(EncoderDecoder):
-    """mmseg's ``EncoderDecoder``, but that overlapping windows add up their softmax scores.
+    """mmseg's ``EncoderDecoder``, except that overlapping windows add up their softmax scores.
 
-    mmseg averages the windows' logits, of one window at a time. Where ``test_cfg.mode`` is
+    mmseg averages the windows' logits, one window at a time. Where ``test_cfg.mode`` is
     ``'slide'``, ``test_cfg`` holds ``crop_size`` and ``stride``, (height, width) in pixels, and
     ``windows_per_batch``, how many windows are computed at once (default 1).
     """

@@ -1,7 +1,8 @@
 """The operations that every network here is made of, and their names.
 
 ``kK_eE`` is an MBConv with a KxK depthwise convolution and expansion E; ``skip`` is the identity
-(paper, section 3.1.1; Tan et al., MnasNet, for the search space). :func:`register_op` adds others.
+(paper, section 3.1.1; Tan et al., MnasNet, for the search space).
+:func:`register_op` adds others.
 """
 
 import re

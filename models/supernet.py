@@ -19,7 +19,7 @@ from .net_config import NetConfig
 from .ops import Norm, build_op
 from .search_space import SearchSpace
 
-_ALPHA_STD = 1e-3  # α starts nearly uniform
+_ALPHA_STD = 1e-3  # softmax(α) starts nearly uniform
 
 
 class MixedLayer(nn.Module):

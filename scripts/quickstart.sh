@@ -2,8 +2,8 @@
 # The whole method on the embedded data set, in minutes on two CPU cores: seed, architecture
 # adaptation, parameter adaptation, evaluation, one table.
 #   scripts/quickstart.sh [det | ssdlite | seg | all]
-# det, the default, is RetinaNet, seg DeepLabv3. A second run reuses what is there; an interrupted one
-# goes on.
+# det, the default, is RetinaNet, seg DeepLabv3. Run it again to resume after
+# an interruption; finished steps are reused.
 set -eu
 case ${1:-det} in
     det)
@@ -97,7 +97,7 @@ echo
 cat <<END
 
 Found architecture:                               $REPO/$search (net_config.txt, architecture.png, alpha.png)
-Ground truth (left) beside predictions (right):   $REPO/$results/fna/$pictures
+Ground truth (left) and predictions (right):      $REPO/$results/fna/$pictures
 Configs, logs, checkpoints and metrics:           $REPO/$results
 Images and annotations:                           $REPO/data/toy_city
 Next: put your data into data/$data_set (README.md says how) and run  scripts/arch_adapt.sh ${configs}_arch_adapt.py

@@ -31,7 +31,7 @@ def half_dataloader_cfgs(
         InputError: The split is impossible.
     """
     if dataloader.get("drop_last") and dataloader.get("batch_sampler"):
-        # such samplers drop more batches than they count, and a resumed run needs the count
+        # such samplers drop more batches than they count, but a resumed run needs the count
         raise InputError("train_dataloader: drop_last does not go with a batch_sampler in a search")
     if set(split) != {"ratio", "seed"}:
         raise InputError(f"train_cfg.split: {dict(split)}, expected ratio and seed")
@@ -97,8 +97,8 @@ def split_dataset_cfg(
 def split_subset(dataset: dict, part: str, ratio: float, seed: int) -> BaseDataset:
     """Build a data set and keep the images of one half, in their order.
 
-    It stays the data set that it was, only shorter. (A wrapper around it would leak: when a
-    pipeline gives up an image, mmengine draws another from the whole of what holds the images.)
+    The data set itself becomes shorter. (A wrapper around it would leak: when a pipeline gives up
+    an image, mmengine draws another from the whole data set.)
 
     Args:
         dataset: Config of a data set that lists images itself, no wrapper.

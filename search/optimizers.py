@@ -47,7 +47,7 @@ class ArchAdaptOptimWrapperConstructor:
 
 
 def schedule_weights_only(schedulers: list | dict | None) -> dict | None:
-    """A config's ``param_scheduler`` as mmengine takes it of two optimizers; α's rate stays.
+    """A config's ``param_scheduler`` in mmengine's form for two optimizers; α's rate stays.
 
     Args:
         schedulers: Those of the weights, or a dict that says ``weights`` and ``arch`` itself.

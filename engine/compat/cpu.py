@@ -38,8 +38,8 @@ class _SumOverRanks(torch.autograd.Function):
 class CPUSyncBatchNorm(nn.BatchNorm2d):
     """Synchronized BN for CPU tensors, which torch's own refuses; gradients flow across ranks.
 
-    No subclass of torch's, which DistributedDataParallel refuses on CPU too. Statistics are taken
-    in float32 whatever the input's type, as torch's are under autocast.
+    It is not a subclass of torch's, because DistributedDataParallel refuses that on CPU too.
+    Statistics are taken in float32 whatever the input's type, as torch does under autocast.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 A pickle can run code when it is read, and so can mmengine's own loading, which falls back to a full
 unpickle. Here every file goes through `torch.load(weights_only=True)`. mmengine's checkpoints hold
-objects of two kinds, logged numbers in HistoryBuffers and numpy numbers: ours hold plain ones.
+two kinds of objects, HistoryBuffers of logged numbers and numpy numbers; ours hold plain numbers.
 """
 
 import os
@@ -24,7 +24,7 @@ _WAY_OUT = (
 
 @HOOKS.register_module()
 class PlainHistory(Hook):
-    """Keeps logged numbers in checkpoints as lists, and makes HistoryBuffers of them again."""
+    """Keeps logged numbers in checkpoints as lists, and restores HistoryBuffers from them."""
 
     priority = "LOWEST"
 

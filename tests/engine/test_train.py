@@ -74,7 +74,7 @@ def test_training_logs_and_leaves_checkpoints(trained):
     assert (work_dir / "epoch_2.pth").is_file()
     assert "288 tensors from the seed" in process.stdout
     assert "eta:" in process.stdout
-    assert f"lie in {work_dir}" in process.stdout
+    assert f"are in {work_dir}" in process.stdout
     assert "Warning" not in process.stderr and "WARNING" not in process.stdout
     dumped = Config.fromfile(work_dir / "retinanet_fna_toy.py")
     assert dumped.model.backbone.net_config == net_config_file("retinanet").read_text().strip()

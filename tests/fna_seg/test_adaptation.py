@@ -66,7 +66,7 @@ def test_training_logs_and_leaves_checkpoints(trained):
     assert (work_dir / "iter_4.pth").is_file()
     assert "360 tensors from the seed" in process.stdout
     assert "BN statistics before training: [2/2]" in process.stdout
-    assert "eta:" in process.stdout and f"lie in {work_dir}" in process.stdout
+    assert "eta:" in process.stdout and f"are in {work_dir}" in process.stdout
     assert "Warning" not in process.stderr and "WARNING" not in process.stdout
 
 
@@ -89,7 +89,7 @@ def test_evaluation_gives_every_class_and_pictures(trained, toy_city, tmp_path):
     assert metrics["input_size"] == [256, 512] and 0.7e9 < metrics["madds"] < 2e9
     pictures = list((tmp_path / "pictures").glob("*.png"))
     assert len(pictures) == 4
-    assert Image.open(pictures[0]).size == (2 * 128, 64)  # the labels' beside the prediction's
+    assert Image.open(pictures[0]).size == (2 * 128, 64)  # the labels' next to the prediction's
 
     predictions = pickle.loads((tmp_path / "p.pkl").read_bytes())
     right, labelled = 0, 0

@@ -258,7 +258,7 @@ def test_price_list_asks_the_cost_once_for_each_candidate():
     supernet, asked = build(), []
 
     class Outputs:
-        """A cost of one's own: numbers that an op gives for one input."""
+        """A custom cost: numbers that an op gives for one input."""
 
         def __call__(self, op, shape):
             asked.append(shape)

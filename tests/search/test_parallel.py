@@ -20,7 +20,7 @@ from tests.processes import run_processes
 from .tools import TinyTask, make_runner, skip_pictures
 
 PROCESSES = 2
-# One image a process, so that everything hangs on the synchronization of BN.
+# One image per process, so that everything hangs on the synchronization of BN.
 PER_PROCESS = dict(batch_size=1, loop=dict(arch_steps=2, weight_steps=1))
 
 

@@ -242,7 +242,7 @@ def test_keras_network_of_another_kind(tmp_path, keras_layers):
 
 
 def test_keras_file_reads_no_other_file(tmp_path, keras_layers):
-    """HDF5 can declare that a dataset's numbers, or a group, lie in some other file."""
+    """HDF5 can declare that a dataset's numbers, or a group, are in some other file."""
     (tmp_path / "private").write_bytes(b"\x00" * 4096)
     path = tmp_path / "seed.h5"
     write_keras(path, keras_layers[1:], "old")
