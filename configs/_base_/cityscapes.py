@@ -1,4 +1,4 @@
-# Cityscapes, 2975 images of 2048x1024 to train on, 4 a GPU, and 500 to evaluate. --data-root
+# Cityscapes, 2975 images of 2048x1024 to train on, 4 per GPU, and 500 to evaluate. --data-root
 # replaces data_root everywhere below. Labels are gtFine/SPLIT/CITY/*_gtFine_labelTrainIds.png.
 dataset_type = "CheckedCityscapesDataset"
 data_root = "data/cityscapes/"

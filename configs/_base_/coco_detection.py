@@ -1,4 +1,4 @@
-# COCO 2017 at 1333x800, 4 images a GPU. --data-root replaces data_root everywhere below.
+# COCO 2017 at 1333x800, 4 images per GPU. --data-root replaces data_root everywhere below.
 dataset_type = "CheckedCocoDataset"
 data_root = "data/coco/"
 

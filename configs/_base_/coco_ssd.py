@@ -1,5 +1,5 @@
 # COCO 2017 as SSD sees it: 320x320 whatever the shape, strongly augmented, the train set 5 times an
-# epoch, 64 images a GPU.
+# epoch, 64 images per GPU.
 _base_ = "coco_detection.py"
 
 scale = (320, 320)
@@ -15,8 +15,8 @@ train_pipeline = [
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackDetInputs"),
 ]
-test_pipeline = _base_.test_pipeline
-test_pipeline[1] = dict(type="Resize", scale=scale, keep_ratio=False)
+sizes = dict(Resize=dict(scale=scale, keep_ratio=False))
+test_pipeline = [dict(step, **sizes.get(step.type, {})) for step in _base_.test_pipeline]
 
 train_dataloader = dict(
     batch_size=64,

@@ -87,7 +87,7 @@ def test_script_of_segmentation(tmp_path):
     run_script_of("new_dataset_segmentation", tutorial, target)
 
     register_all_modules(init_default_scope=False)
-    cfg = Config.fromfile(REPO / "configs/fna_seg/deeplabv3_fna_camvid.py")
+    cfg = Config.fromfile(REPO / "configs/fna_seg/deeplabv3_param_adapt_camvid.py")
     for split, label in zip(("train", "val", "test"), ids, strict=True):
         settings = cfg[f"{split}_dataloader"].dataset | dict(data_root=str(target))
         settings["pipeline"] = cfg.test_dataloader.dataset.pipeline

@@ -1,15 +1,18 @@
 # The ablation's architecture adaptation on CamVid (docs/ablation.md): minutes on one CPU core.
-_base_ = "../deeplabv3_camvid_arch_adapt.py"
+_base_ = "deeplabv3_arch_adapt_camvid.py"
 
 crop_size = (129, 129)
 input_size = crop_size
 
 data_preprocessor = dict(size=crop_size)
-train_pipeline, arch_pipeline = _base_.train_pipeline, _base_.arch_pipeline
-train_pipeline[3].crop_size = arch_pipeline[3].crop_size = crop_size
+sizes = dict(RandomCrop=dict(crop_size=crop_size))
+train_pipeline, arch_pipeline = (
+    [dict(step, **sizes.get(step.type, {})) for step in pipeline]
+    for pipeline in (_base_.train_pipeline, _base_.arch_pipeline)
+)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
-# 4 epochs of 36 weight steps, from the 3rd on an architecture step for each two
+# 4 epochs of 36 weight steps, from the 3rd on an architecture step for every two
 train_cfg = dict(
     max_epochs=4,
     arch_start_epoch=2,
@@ -18,6 +21,6 @@ train_cfg = dict(
     cost=dict(input_size=input_size),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=20),
+    dict(_base_.warm_up, start_factor=0.01),
     dict(type="CosineAnnealingLR", by_epoch=False, begin=20, end=144, eta_min=5e-5),
 ]

@@ -1,6 +1,6 @@
 # Parameter adaptation of the published FNA architecture under DeepLabv3+, all else equal (paper,
 # section 4.2): a decoder that adds the map of stride 4.
-_base_ = "deeplabv3_fna_param_adapt.py"
+_base_ = "deeplabv3_param_adapt_cityscapes.py"
 
 model = dict(
     backbone=dict(out_indices=(2, 7)),

@@ -1,0 +1,34 @@
+# Parameter adaptation of DeepLabv3 on the embedded data set, sized for minutes on two CPU cores:
+# small crops and windows, few iterations.
+_base_ = [
+    "deeplabv3_param_adapt_cityscapes.py",
+    "../_base_/toy_city_segmentation.py",
+    "../_base_/short_run.py",
+]
+
+data_root = _base_.toy_city.data_root
+crop_size = _base_.toy_crop_size
+input_size = (256, 512)
+
+data_preprocessor = dict(size=crop_size)
+model = dict(test_cfg=dict(crop_size=crop_size, stride=(129, 129)))
+
+sizes = dict(RandomCrop=dict(crop_size=crop_size))
+train_pipeline = [dict(step, **sizes.get(step.type, {})) for step in _base_.train_pipeline]
+train_dataloader = dict(num_workers=1, dataset=dict(**_base_.toy_city, pipeline=train_pipeline))
+val_dataloader = dict(num_workers=1, dataset=dict(**_base_.toy_city))
+test_dataloader = val_dataloader
+
+custom_hooks = [
+    *_base_.cpu_hooks,
+    dict(type="UpdateBNStatistics", iterations=20, interval=10),
+]
+# 160 images, 5 passes of 40 iterations
+train_cfg = dict(max_iters=200, val_interval=1000)
+optim_wrapper = dict(optimizer=_base_.adamw)
+param_scheduler = [
+    dict(_base_.warm_up, start_factor=0.01, end=10),
+    dict(type="PolyLR", power=0.9, eta_min=0, by_epoch=False, begin=10, end=200),
+]
+default_hooks = dict(logger=_base_.log_often, checkpoint=dict(interval=80))
+auto_scale_lr = dict(base_batch_size=4)
