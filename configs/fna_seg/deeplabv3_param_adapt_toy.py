@@ -1,13 +1,10 @@
 # Parameter adaptation of DeepLabv3 on the embedded data set, sized for minutes on two CPU cores:
 # small crops and windows, few iterations.
-_base_ = [
-    "deeplabv3_param_adapt_cityscapes.py",
-    "../_base_/toy_city_segmentation.py",
-    "../_base_/short_run.py",
-]
+_base_ = ["deeplabv3_param_adapt_cityscapes.py", "../_base_/short_run.py"]
 
-data_root = _base_.toy_city.data_root
-crop_size = _base_.toy_crop_size
+# 160 + 40 images of 512x256 in Cityscapes' layout and with its 19 classes
+data_root = "data/toy_city/"
+crop_size = (193, 193)
 input_size = (256, 512)
 
 data_preprocessor = dict(size=crop_size)
@@ -15,8 +12,8 @@ model = dict(test_cfg=dict(crop_size=crop_size, stride=(129, 129)))
 
 sizes = dict(RandomCrop=dict(crop_size=crop_size))
 train_pipeline = [dict(step, **sizes.get(step.type, {})) for step in _base_.train_pipeline]
-train_dataloader = dict(num_workers=1, dataset=dict(**_base_.toy_city, pipeline=train_pipeline))
-val_dataloader = dict(num_workers=1, dataset=dict(**_base_.toy_city))
+train_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root, pipeline=train_pipeline))
+val_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 
 custom_hooks = [

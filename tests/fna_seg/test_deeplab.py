@@ -154,7 +154,7 @@ def test_head_learns_at_ten_times_the_rate_where_asked(name, tmp_path):
     """The page's config: learning rate and decay of each parameter, by its module's kind."""
     page = (REPO / "docs/new_dataset_segmentation.md").read_text()
     (text,) = re.findall(r"^```python\n(_base_ [^`]*head_paramwise[^`]*)^```$", page, re.MULTILINE)
-    text = text.replace('"deeplabv3_fna', f'"{REPO}/configs/fna_seg/{name}_fna')
+    text = text.replace('"deeplabv3_param', f'"{REPO}/configs/fna_seg/{name}_param')
     path = tmp_path / "config.py"
     path.write_text(text.replace('"../_base_', f'"{REPO}/configs/_base_'))
     model, cfg = build_model(str(path))
