@@ -14,8 +14,9 @@ fail() {
 }
 
 find_python() {
-    for python in python3.12 python3.11 python3; do
-        if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+    # first that of an environment which is there already: its packages are of that version
+    for python in "$1/bin/python" python3 python3.14 python3.13 python3.12 python3.11; do
+        if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
             command -v "$python"
             return
         fi
@@ -24,13 +25,13 @@ find_python() {
 }
 
 install_requirements() {
-    python=$(find_python) || fail "no Python 3.11 or 3.12 found; install one (Debian: apt install python3 python3-venv)"
+    python=$(find_python "$1") || fail "no Python 3.11 to 3.14 found; install one (Debian: apt install python3 python3-venv)"
     echo "Installing requirements.txt into $1 (4-6 GB, some minutes) ..."
     "$python" -m venv "$1" || fail "cannot make a virtual environment in $1 (Debian: apt install python3-venv)"
     "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$REPO/requirements.txt" ||
         fail "pip could not install requirements.txt into $1; the same command tries again"
     # The mm packages ask for opencv-python, which needs a desktop's libraries (libGL). The headless
-    # build holds the same module; it must be the one written last.
+    # build of the same version holds the same module; it must be the one written last.
     "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
         "$(grep '^opencv-python-headless' "$REPO/requirements.txt")" ||
         fail "pip could not install opencv-python-headless into $1; the same command tries again"
