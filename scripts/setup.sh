@@ -35,7 +35,7 @@ pip_install() {
 
 install_requirements() {
     python=$(find_python) || fail "no Python 3.11 to 3.14 found; install one (Debian: apt install python3 python3-venv)"
-    echo "Installing the requirements into $VENV (5-6 GB, some minutes) ..."
+    echo "Installing the requirements into $VENV (6 GB, some minutes) ..."
     "$python" -m venv "$VENV" || fail "cannot make a virtual environment in $VENV (Debian: apt install python3-venv)"
     pip_install -r "$REPO/requirements.txt"
     pip_install --no-deps -r "$REPO/requirements_mm.txt"
