@@ -11,7 +11,7 @@ data_root = _base_.toy_city.data_root
 model = dict(bbox_head=dict(num_classes=9))
 
 # not on a larger canvas: so few iterations learn objects at the size at which they are tested
-train_pipeline = [step for step in _base_.train_pipeline if step.type != "Expand"]
+train_pipeline = [step for step in _base_.train_pipeline if step != _base_.expand]
 train_dataloader = dict(
     batch_size=4,
     num_workers=1,

@@ -9,11 +9,10 @@ input_size = crop_size
 
 data_preprocessor = dict(size=crop_size)
 
-sizes = dict(Resize=dict(scale=(512, 256)), RandomCrop=dict(crop_size=crop_size))
-train_pipeline, arch_pipeline = (
-    [dict(step, **sizes.get(step.type, {})) for step in pipeline]
-    for pipeline in (_base_.train_pipeline, _base_.arch_pipeline)
-)
+resize = dict(_base_.resize, scale=(512, 256))
+crop = dict(_base_.crop, crop_size=crop_size)
+train_pipeline = [*_base_.load, resize, crop, _base_.flip, _base_.pack]
+arch_pipeline = [*_base_.load, resize, crop, _base_.pack]
 train_dataloader = dict(
     batch_size=4, num_workers=1, dataset=dict(data_root=data_root, pipeline=train_pipeline)
 )

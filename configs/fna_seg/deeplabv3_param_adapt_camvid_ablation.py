@@ -4,8 +4,8 @@ _base_ = "deeplabv3_param_adapt_camvid.py"
 crop_size = (129, 129)
 
 data_preprocessor = dict(size=crop_size)
-sizes = dict(RandomCrop=dict(crop_size=crop_size))
-train_pipeline = [dict(step, **sizes.get(step.type, {})) for step in _base_.train_pipeline]
+crop = dict(_base_.crop, crop_size=crop_size)
+train_pipeline = [*_base_.load, _base_.rescale, crop, _base_.flip, _base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 # every figure is of the validation images
 test_dataloader = _base_.val_dataloader

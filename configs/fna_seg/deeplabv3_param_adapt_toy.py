@@ -10,8 +10,8 @@ input_size = (256, 512)
 data_preprocessor = dict(size=crop_size)
 model = dict(test_cfg=dict(crop_size=crop_size, stride=(129, 129)))
 
-sizes = dict(RandomCrop=dict(crop_size=crop_size))
-train_pipeline = [dict(step, **sizes.get(step.type, {})) for step in _base_.train_pipeline]
+crop = dict(_base_.crop, crop_size=crop_size)
+train_pipeline = [*_base_.load, _base_.rescale, crop, _base_.flip, _base_.pack]
 train_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root, pipeline=train_pipeline))
 val_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
