@@ -1,5 +1,5 @@
-# Parameter adaptation of SSDLite on the embedded data set, sized for minutes on two CPU cores: few
-# images and iterations, each image as large as in the real run.
+# Parameter adaptation of SSDLite on the embedded data set, 4 images of 320x320 as in the real run,
+# sized for minutes on two CPU cores: few images and iterations.
 _base_ = [
     "ssdlite_param_adapt_coco.py",
     "../_base_/toy_city_detection.py",

@@ -1,10 +1,11 @@
-# Architecture adaptation of DeepLabv3 on the embedded data set, sized for a minute or two on two
-# CPU cores: it shows the procedure; a search that finds something takes longer.
+# Architecture adaptation of DeepLabv3 on the embedded data set, 4 crops of 129x129, sized for a
+# minute or two on two CPU cores: it shows the procedure; finding something takes longer.
 _base_ = ["deeplabv3_arch_adapt_cityscapes.py", "../_base_/short_run.py"]
 
 # 160 + 40 images of 512x256 in Cityscapes' layout and with its 19 classes
 data_root = "data/toy_city/"
 crop_size = (129, 129)
+# height and width at which MAdds are counted
 input_size = crop_size
 
 data_preprocessor = dict(size=crop_size)
