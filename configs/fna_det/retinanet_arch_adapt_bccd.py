@@ -8,11 +8,9 @@ input_size = (240, 320)
 
 model = _base_.bccd_retinanet
 
-sizes = dict(Resize=dict(scale=_base_.bccd_scale))
-train_pipeline, arch_pipeline = (
-    [dict(step, **sizes.get(step.type, {})) for step in pipeline]
-    for pipeline in (_base_.train_pipeline, _base_.arch_pipeline)
-)
+resize = dict(_base_.resize, scale=_base_.bccd_scale)
+train_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.flip, _base_.pack]
+arch_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.pack]
 train_dataloader = dict(
     batch_size=2,
     num_workers=1,

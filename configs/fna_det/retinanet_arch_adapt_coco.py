@@ -23,12 +23,7 @@ model = dict(
 
 train_dataloader = dict(batch_size=1)
 # the held-out half, from which alpha learns, is not augmented
-arch_pipeline = [
-    dict(type="LoadCheckedImage"),
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="Resize", scale=(1333, 800), keep_ratio=True),
-    dict(type="PackDetInputs"),
-]
+arch_pipeline = [_base_.load_image, _base_.load_boxes, _base_.resize, _base_.pack]
 train_cfg = dict(
     max_epochs=14,
     arch_start_epoch=8,

@@ -9,11 +9,9 @@ input_size = (240, 320)
 
 model = _base_.bccd_retinanet
 
-sizes = dict(Resize=dict(scale=_base_.bccd_scale))
-train_pipeline, test_pipeline = (
-    [dict(step, **sizes.get(step.type, {})) for step in pipeline]
-    for pipeline in (_base_.train_pipeline, _base_.test_pipeline)
-)
+resize = dict(_base_.resize, scale=_base_.bccd_scale)
+train_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.flip, _base_.pack]
+test_pipeline = [_base_.load_image, resize, _base_.load_boxes, _base_.pack_tested]
 train_dataloader = dict(
     batch_size=4,
     num_workers=1,

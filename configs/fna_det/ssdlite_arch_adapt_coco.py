@@ -25,12 +25,7 @@ model = dict(
 
 train_dataloader = dict(batch_size=16)
 # the held-out half, from which alpha learns, is not augmented
-arch_pipeline = [
-    dict(type="LoadCheckedImage"),
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="Resize", scale=_base_.scale, keep_ratio=False),
-    dict(type="PackDetInputs"),
-]
+arch_pipeline = [_base_.load_image, _base_.load_boxes, _base_.resize, _base_.pack]
 train_cfg = dict(
     max_epochs=30,
     arch_start_epoch=15,

@@ -1,5 +1,5 @@
-# Architecture adaptation of SSDLite on the embedded data set, sized for a minute or two on two CPU
-# cores: it shows the procedure; a search that finds something takes longer.
+# Architecture adaptation of SSDLite on the embedded data set, 4 images of 320x320, sized for a
+# minute or two on two CPU cores: it shows the procedure; finding something takes longer.
 _base_ = [
     "ssdlite_arch_adapt_coco.py",
     "../_base_/toy_city_detection.py",

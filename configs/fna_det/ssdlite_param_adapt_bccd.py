@@ -9,7 +9,7 @@ data_root = bccd.data_root
 model = dict(bbox_head=dict(num_classes=3))
 
 # not on a larger canvas: so few iterations learn cells at the size at which they are tested
-train_pipeline = [step for step in _base_.train_pipeline if step.type != "Expand"]
+train_pipeline = [step for step in _base_.train_pipeline if step != _base_.expand]
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,

@@ -1,5 +1,5 @@
-# Parameter adaptation of SSDLite on the embedded data set, sized for minutes on two CPU cores: few
-# images and iterations, each image as large as in the real run.
+# Parameter adaptation of SSDLite on the embedded data set, 4 images of 320x320 as in the real run,
+# sized for minutes on two CPU cores: few images and iterations.
 _base_ = [
     "ssdlite_param_adapt_coco.py",
     "../_base_/toy_city_detection.py",
@@ -11,7 +11,7 @@ data_root = _base_.toy_city.data_root
 model = dict(bbox_head=dict(num_classes=9))
 
 # not on a larger canvas: so few iterations learn objects at the size at which they are tested
-train_pipeline = [step for step in _base_.train_pipeline if step.type != "Expand"]
+train_pipeline = [step for step in _base_.train_pipeline if step != _base_.expand]
 train_dataloader = dict(
     batch_size=4,
     num_workers=1,

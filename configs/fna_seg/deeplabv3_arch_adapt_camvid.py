@@ -15,11 +15,10 @@ input_size = crop_size
 data_preprocessor = dict(size=crop_size)
 model = dict(decode_head=dict(num_classes=11))
 
-sizes = dict(Resize=dict(scale=(480, 360)), RandomCrop=dict(crop_size=crop_size))
-train_pipeline, arch_pipeline = (
-    [dict(step, **sizes.get(step.type, {})) for step in pipeline]
-    for pipeline in (_base_.train_pipeline, _base_.arch_pipeline)
-)
+resize = dict(_base_.resize, scale=(480, 360))
+crop = dict(_base_.crop, crop_size=crop_size)
+train_pipeline = [*_base_.load, resize, crop, _base_.flip, _base_.pack]
+arch_pipeline = [*_base_.load, resize, crop, _base_.pack]
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,

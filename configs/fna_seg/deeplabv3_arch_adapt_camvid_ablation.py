@@ -1,15 +1,14 @@
-# The ablation's architecture adaptation on CamVid (docs/ablation.md): minutes on one CPU core.
+# The ablation's architecture adaptation of DeepLabv3 on CamVid (paper, table 6; docs/ablation.md),
+# 8 crops of 129x129: it takes minutes on one CPU core.
 _base_ = "deeplabv3_arch_adapt_camvid.py"
 
 crop_size = (129, 129)
 input_size = crop_size
 
 data_preprocessor = dict(size=crop_size)
-sizes = dict(RandomCrop=dict(crop_size=crop_size))
-train_pipeline, arch_pipeline = (
-    [dict(step, **sizes.get(step.type, {})) for step in pipeline]
-    for pipeline in (_base_.train_pipeline, _base_.arch_pipeline)
-)
+crop = dict(_base_.crop, crop_size=crop_size)
+train_pipeline = [*_base_.load, _base_.resize, crop, _base_.flip, _base_.pack]
+arch_pipeline = [*_base_.load, _base_.resize, crop, _base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 # 4 epochs of 36 weight steps, from the 3rd on an architecture step for every two

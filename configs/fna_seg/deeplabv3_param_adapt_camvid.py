@@ -15,8 +15,8 @@ input_size = (360, 480)
 data_preprocessor = dict(size=crop_size)
 model = dict(decode_head=dict(num_classes=11))
 
-sizes = dict(RandomCrop=dict(crop_size=crop_size))
-train_pipeline = [dict(step, **sizes.get(step.type, {})) for step in _base_.train_pipeline]
+crop = dict(_base_.crop, crop_size=crop_size)
+train_pipeline = [*_base_.load, _base_.rescale, crop, _base_.flip, _base_.pack]
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,

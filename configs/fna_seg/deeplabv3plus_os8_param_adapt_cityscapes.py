@@ -1,4 +1,5 @@
-# The same at output stride 8: the last stages dilate more, and so do the head's branches.
+# Parameter adaptation under DeepLabv3+ on Cityscapes at output stride 8, 4 GPUs with 4 images each
+# (paper, section 4.2): the last stages dilate more, and so do the head's branches.
 _base_ = "deeplabv3plus_os16_param_adapt_cityscapes.py"
 
 model = dict(

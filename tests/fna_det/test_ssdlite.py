@@ -278,8 +278,8 @@ def test_settings_of_the_data(name):
     preprocessor = cfg.model.data_preprocessor
     assert (preprocessor.mean, preprocessor.std) == (MEAN, [1, 1, 1]) and preprocessor.bgr_to_rgb
     if cfg.test_dataloader:
-        resize = cfg.test_dataloader.dataset.pipeline[1]
-        assert resize.scale == (320, 320) and not resize.keep_ratio
+        steps = {step.type: step for step in cfg.test_dataloader.dataset.pipeline}
+        assert steps["Resize"].scale == (320, 320) and not steps["Resize"].keep_ratio
 
 
 def test_the_head_predicts_by_softmax():
