@@ -124,10 +124,11 @@ def read_row(name: str, work_dir: str) -> dict[str, str]:
 def format_table(rows: Sequence[dict[str, str]]) -> str:
     """Rows as aligned text, the first column to the left; what a row lacks is a dash."""
     heads = list(dict.fromkeys(key for row in rows for key in row))
-    table = PrettyTable(heads, border=False, align="r", left_padding_width=0, right_padding_width=2)
+    table = PrettyTable(heads, border=False, align="r", right_padding_width=2)
+    table.left_padding_width = 0  # which the constructor would take for none given
     table.align[heads[0]] = "l"
     table.add_rows([[row.get(head, "-") for head in heads] for row in rows])
-    return table.get_string()
+    return "\n".join(line.rstrip() for line in table.get_string().splitlines())
 
 
 def main() -> None:

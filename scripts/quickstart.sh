@@ -100,6 +100,6 @@ Found architecture:                               $REPO/$search (net_config.txt,
 Ground truth (left) and predictions (right):      $REPO/$results/fna/$pictures
 Configs, logs, checkpoints and metrics:           $REPO/$results
 Images and annotations:                           $REPO/data/toy_city
-Next: put your data into data/$data_set (README.md says how) and run  scripts/arch_adapt.sh ${configs}_arch_adapt_$data_set.py
+Next: put your data into data/$data_set (docs/usage.md says how) and run  scripts/arch_adapt.sh ${configs}_arch_adapt_$data_set.py
 or write a config for your own data: docs/new_dataset.md
 END
