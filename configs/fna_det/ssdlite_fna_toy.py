@@ -18,16 +18,16 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + "annotations/instances_val2017.json")
 test_evaluator = val_evaluator
 
-# 160 images, 2 epochs of 40 iterations. So few want an adaptive optimizer, and larger steps in the
+# 160 images, 3 epochs of 40 iterations. So few want an adaptive optimizer, and larger steps in the
 # head, where the last BN must learn the scale of scores and deltas, which starts at 1.
-train_cfg = dict(max_epochs=2, val_interval=100)
+train_cfg = dict(max_epochs=3, val_interval=100)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="AdamW", lr=2e-3, weight_decay=0.05),
     paramwise_cfg=dict(custom_keys={"bbox_head": dict(lr_mult=10)}),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=1 / 3, by_epoch=False, begin=0, end=20),
-    dict(type="MultiStepLR", by_epoch=False, begin=0, end=80, milestones=[60], gamma=0.1),
+    dict(type="MultiStepLR", by_epoch=False, begin=0, end=120, milestones=[90], gamma=0.1),
 ]
 custom_hooks = [dict(type="CheckModel"), dict(type="ChannelsLast")]
 default_hooks = dict(logger=dict(interval=10))
