@@ -18,7 +18,7 @@ from engine.model import build_model
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--config", default="configs/fna_seg/deeplabv3_fna_param_adapt.py")
+    parser.add_argument("--config", default="configs/fna_seg/deeplabv3_param_adapt_cityscapes.py")
     parser.add_argument("--size", type=int, nargs=2, default=(193, 193), metavar=("H", "W"))
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

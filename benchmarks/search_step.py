@@ -41,7 +41,9 @@ class Row:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--config", default=str(REPO / "configs/fna_det/retinanet_arch_adapt.py"))
+    parser.add_argument(
+        "--config", default=str(REPO / "configs/fna_det/retinanet_arch_adapt_coco.py")
+    )
     parser.add_argument("--size", type=int, nargs=2, default=(800, 1088), metavar=("H", "W"))
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -23,31 +23,42 @@ from .run import run
 
 @dataclass(frozen=True)
 class Row:
-    """A network of the paper: its figures as printed, in millions and 10⁹, and its config here."""
+    """A network of the paper: its figures as printed, in millions and 10⁹, and its config here.
+
+    ``net_config`` is the file of its architecture, where that is not the config's own.
+    """
 
     network: str
     framework: str
     params: str
     madds: str
     config: str
+    net_config: str | None = None
 
 
 # The paper's results on Cityscapes and COCO (sections 4.2 and 4.3), without the networks of others.
+_MOBILENETV2 = "configs/net_configs/mobilenetv2.txt"
+_DEEPLABV3 = "fna_seg/deeplabv3_param_adapt_cityscapes"
+_DEEPLABV3PLUS_16 = "fna_seg/deeplabv3plus_os16_param_adapt_cityscapes"
+_DEEPLABV3PLUS_8 = "fna_seg/deeplabv3plus_os8_param_adapt_cityscapes"
+_RETINANET = "fna_det/retinanet_param_adapt_coco"
+_SSDLITE = "fna_det/ssdlite_param_adapt_coco"
 ROWS = (
-    Row("MobileNetV2", "DeepLabv3, OS 16", "2.57", "24.52", "fna_seg/deeplabv3_mbv2_param_adapt"),
-    Row("FNA", "DeepLabv3, OS 16", "2.47", "24.17", "fna_seg/deeplabv3_fna_param_adapt"),
-    Row("FNA", "DeepLabv3+, OS 16", "5.71", "210.11", "fna_seg/deeplabv3plus_os16_fna_param_adapt"),
-    Row("FNA", "DeepLabv3+, OS 8", "5.71", "313.87", "fna_seg/deeplabv3plus_os8_fna_param_adapt"),
-    Row("MobileNetV2", "RetinaNet", "11.49", "133.05", "fna_det/retinanet_mbv2_param_adapt"),
-    Row("FNA", "RetinaNet", "11.73", "133.03", "fna_det/retinanet_fna_param_adapt"),
-    Row("MobileNetV2", "SSDLite", "4.3", "0.8", "fna_det/ssdlite_mbv2_param_adapt"),
-    Row("FNA", "SSDLite", "4.6", "0.9", "fna_det/ssdlite_fna_param_adapt"),
+    Row("MobileNetV2", "DeepLabv3, OS 16", "2.57", "24.52", _DEEPLABV3, _MOBILENETV2),
+    Row("FNA", "DeepLabv3, OS 16", "2.47", "24.17", _DEEPLABV3),
+    Row("FNA", "DeepLabv3+, OS 16", "5.71", "210.11", _DEEPLABV3PLUS_16),
+    Row("FNA", "DeepLabv3+, OS 8", "5.71", "313.87", _DEEPLABV3PLUS_8),
+    Row("MobileNetV2", "RetinaNet", "11.49", "133.05", _RETINANET, _MOBILENETV2),
+    Row("FNA", "RetinaNet", "11.73", "133.03", _RETINANET),
+    Row("MobileNetV2", "SSDLite", "4.3", "0.8", _SSDLITE, _MOBILENETV2),
+    Row("FNA", "SSDLite", "4.6", "0.9", _SSDLITE),
 )
 
 
 def compare(row: Row) -> tuple[dict[str, str], bool]:
     """A row of the table to print, and whether its figures are the paper's to the last digit."""
-    model, cfg = build_model(f"configs/{row.config}.py")
+    options = {"model.backbone.net_config": row.net_config} if row.net_config else None
+    model, cfg = build_model(f"configs/{row.config}.py", options=options)
     height, width = cfg.input_size
     cells = {"network": row.network, "framework": row.framework, "input": f"{height}x{width}"}
     equal = True
@@ -113,10 +124,11 @@ def read_row(name: str, work_dir: str) -> dict[str, str]:
 def format_table(rows: Sequence[dict[str, str]]) -> str:
     """Rows as aligned text, the first column to the left; what a row lacks is a dash."""
     heads = list(dict.fromkeys(key for row in rows for key in row))
-    table = PrettyTable(heads, border=False, align="r", left_padding_width=0, right_padding_width=2)
+    table = PrettyTable(heads, border=False, align="r", right_padding_width=2)
+    table.left_padding_width = 0  # which the constructor would take for none given
     table.align[heads[0]] = "l"
     table.add_rows([[row.get(head, "-") for head in heads] for row in rows])
-    return table.get_string()
+    return "\n".join(line.rstrip() for line in table.get_string().splitlines())
 
 
 def main() -> None:

@@ -6,4 +6,4 @@
 set -eu
 . "$(dirname -- "$0")/setup.sh"
 exec "$PYTHON" -m engine.launch engine.train \
-    "$REPO/configs/fna_det/retinanet_arch_adapt.py" 8 "$@"
+    "$REPO/configs/fna_det/retinanet_arch_adapt_coco.py" 8 "$@"

@@ -5,4 +5,4 @@
 set -eu
 . "$(dirname -- "$0")/setup.sh"
 exec "$PYTHON" -m engine.launch engine.train \
-    "$REPO/configs/fna_det/retinanet_fna_param_adapt.py" 8 "$@"
+    "$REPO/configs/fna_det/retinanet_param_adapt_coco.py" 8 "$@"

@@ -82,10 +82,10 @@ else
         --work-dir "$search" --resume
     touch "$search/done"
 fi
-adapt mobilenetv2 "${configs}_mbv2_toy.py"
-adapt fna "${configs}_fna_toy.py"
-adapt found "${configs}_fna_toy.py" --net-config "$search/net_config.txt"
-adapt fna_random "${configs}_fna_toy.py" --cfg-options model.backbone.init_cfg=None
+adapt mobilenetv2 "${configs}_param_adapt_toy.py" --net-config configs/net_configs/mobilenetv2.txt
+adapt fna "${configs}_param_adapt_toy.py"
+adapt found "${configs}_param_adapt_toy.py" --net-config "$search/net_config.txt"
+adapt fna_random "${configs}_param_adapt_toy.py" --cfg-options model.backbone.init_cfg=None
 
 echo
 echo "$title on the embedded street scenes, equal training for each network:"
@@ -100,6 +100,6 @@ Found architecture:                               $REPO/$search (net_config.txt,
 Ground truth (left) and predictions (right):      $REPO/$results/fna/$pictures
 Configs, logs, checkpoints and metrics:           $REPO/$results
 Images and annotations:                           $REPO/data/toy_city
-Next: put your data into data/$data_set (README.md says how) and run  scripts/arch_adapt.sh ${configs}_arch_adapt.py
+Next: put your data into data/$data_set (docs/usage.md says how) and run  scripts/arch_adapt.sh ${configs}_arch_adapt_$data_set.py
 or write a config for your own data: docs/new_dataset.md
 END

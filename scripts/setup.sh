@@ -1,8 +1,8 @@
 # Sourced by the other scripts: sets REPO (the repository) and PYTHON (the interpreter to use).
 #
 # PYTHON is that of $VENV where that is set, else of the active environment if it holds the packages,
-# else of the repository's own .venv. A virtual environment that is not there, or older than
-# requirements.txt, is installed first.
+# else of the repository's own .venv. A virtual environment that is not there, or was installed from
+# other requirements, is installed first.
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 export PYTHONPATH="$REPO${PYTHONPATH:+:$PYTHONPATH}"
@@ -13,9 +13,14 @@ fail() {
     exit 2
 }
 
+requirements() {
+    cat "$REPO/requirements.txt" "$REPO/requirements_mm.txt"
+}
+
 find_python() {
-    for python in python3.12 python3.11 python3; do
-        if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+    # first that of an environment which is there already: its packages are of that version
+    for python in "$VENV/bin/python" python3 python3.14 python3.13 python3.12 python3.11; do
+        if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
             command -v "$python"
             return
         fi
@@ -23,19 +28,19 @@ find_python() {
     return 1
 }
 
+pip_install() {
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "$@" ||
+        fail "pip could not install the requirements into $VENV; the same command tries again"
+}
+
 install_requirements() {
-    python=$(find_python) || fail "no Python 3.11 or 3.12 found; install one (Debian: apt install python3 python3-venv)"
-    echo "Installing requirements.txt into $1 (4-6 GB, some minutes) ..."
-    "$python" -m venv "$1" || fail "cannot make a virtual environment in $1 (Debian: apt install python3-venv)"
-    "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$REPO/requirements.txt" ||
-        fail "pip could not install requirements.txt into $1; the same command tries again"
-    # The mm packages ask for opencv-python, which needs a desktop's libraries (libGL). The headless
-    # build holds the same module; it must be the one written last.
-    "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
-        "$(grep '^opencv-python-headless' "$REPO/requirements.txt")" ||
-        fail "pip could not install opencv-python-headless into $1; the same command tries again"
+    python=$(find_python) || fail "no Python 3.11 to 3.14 found; install one (Debian: apt install python3 python3-venv)"
+    echo "Installing the requirements into $VENV (6 GB, some minutes) ..."
+    "$python" -m venv "$VENV" || fail "cannot make a virtual environment in $VENV (Debian: apt install python3-venv)"
+    pip_install -r "$REPO/requirements.txt"
+    pip_install --no-deps -r "$REPO/requirements_mm.txt"
     # written last: what is there without it was interrupted
-    cp "$REPO/requirements.txt" "$1/requirements.installed"
+    requirements >"$VENV/requirements.installed"
 }
 
 if [ -z "${VENV:-}" ] && [ "${VIRTUAL_ENV:-${CONDA_PREFIX:-}}" ] &&
@@ -44,6 +49,6 @@ if [ -z "${VENV:-}" ] && [ "${VIRTUAL_ENV:-${CONDA_PREFIX:-}}" ] &&
 else
     VENV=${VENV:-$REPO/.venv}
     case $VENV in /*) ;; *) VENV=$PWD/$VENV ;; esac
-    cmp -s "$REPO/requirements.txt" "$VENV/requirements.installed" || install_requirements "$VENV"
+    requirements | cmp -s - "$VENV/requirements.installed" || install_requirements
     PYTHON=$VENV/bin/python
 fi

@@ -6,4 +6,4 @@
 set -eu
 . "$(dirname -- "$0")/setup.sh"
 exec "$PYTHON" -m engine.launch engine.test \
-    "$REPO/configs/fna_det/retinanet_fna_param_adapt.py" 1 "$@"
+    "$REPO/configs/fna_det/retinanet_param_adapt_coco.py" 1 "$@"

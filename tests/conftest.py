@@ -21,6 +21,8 @@ from models.seed import save_seed  # noqa: E402
 gc.freeze()
 
 REPO = Path(__file__).resolve().parent.parent
+# --net-config configs/net_configs/mobilenetv2.txt, for build_model
+SEEDS_OWN = {"model.backbone.net_config": "configs/net_configs/mobilenetv2.txt"}
 ARCHITECTURES = ("retinanet", "ssdlite", "deeplabv3", "mobilenetv2")
 
 SEED_META = {

@@ -1,6 +1,7 @@
 # What the searches of both detectors share (paper, section 4.3).
-# BN is not synchronized, as in the authors' searches; sync_bn = "torch" would
-# every process computes the same path: only its gradients are averaged
+
+# BN is not synchronized, as in the authors' searches; sync_bn = "torch" would.
+# Every process computes the same path: only its gradients are averaged.
 model_wrapper_cfg = dict(type="SampledPathParallel")
 
 train_cfg = dict(

@@ -1,4 +1,4 @@
-# Cityscapes, 2975 images of 2048x1024 to train on, 4 a GPU, and 500 to evaluate. --data-root
+# Cityscapes, 2975 images of 2048x1024 to train on, 4 per GPU, and 500 to evaluate. --data-root
 # replaces data_root everywhere below. Labels are gtFine/SPLIT/CITY/*_gtFine_labelTrainIds.png.
 dataset_type = "CheckedCityscapesDataset"
 data_root = "data/cityscapes/"
@@ -16,25 +16,20 @@ data_preprocessor = dict(
     seg_pad_val=255,
 )
 
-train_pipeline = [
-    dict(type="LoadCheckedImage"),
-    dict(type="LoadCheckedAnnotations"),
-    dict(
-        type="RandomChoice",
-        transforms=[
-            [dict(type="Resize", scale_factor=factor, keep_ratio=True)]
-            for factor in (0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
-        ],
-    ),
-    dict(type="RandomCrop", crop_size=crop_size),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PackSegInputs"),
-]
-test_pipeline = [
-    dict(type="LoadCheckedImage"),
-    dict(type="LoadCheckedAnnotations"),
-    dict(type="PackSegInputs"),
-]
+# the steps by name: a config that changes one writes its pipelines anew, of these and its own
+load = [dict(type="LoadCheckedImage"), dict(type="LoadCheckedAnnotations")]
+rescale = dict(
+    type="RandomChoice",
+    transforms=[
+        [dict(type="Resize", scale_factor=factor, keep_ratio=True)]
+        for factor in (0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+    ],
+)
+crop = dict(type="RandomCrop", crop_size=crop_size)
+flip = dict(type="RandomFlip", prob=0.5)
+pack = dict(type="PackSegInputs")
+train_pipeline = [*load, rescale, crop, flip, pack]
+test_pipeline = [*load, pack]
 train_dataloader = dict(
     batch_size=4,
     num_workers=4,

@@ -1,23 +1,19 @@
-# COCO 2017 at 1333x800, 4 images a GPU. --data-root replaces data_root everywhere below.
+# COCO 2017 at 1333x800, 4 images per GPU. --data-root replaces data_root everywhere below.
 dataset_type = "CheckedCocoDataset"
 data_root = "data/coco/"
 
-train_pipeline = [
-    dict(type="LoadCheckedImage"),
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="Resize", scale=(1333, 800), keep_ratio=True),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PackDetInputs"),
-]
-test_pipeline = [
-    dict(type="LoadCheckedImage"),
-    dict(type="Resize", scale=(1333, 800), keep_ratio=True),
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(
-        type="PackDetInputs",
-        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
-    ),
-]
+# the steps by name: a config that changes one writes its pipelines anew, of these and its own
+load_image = dict(type="LoadCheckedImage")
+load_boxes = dict(type="LoadAnnotations", with_bbox=True)
+resize = dict(type="Resize", scale=(1333, 800), keep_ratio=True)
+flip = dict(type="RandomFlip", prob=0.5)
+pack = dict(type="PackDetInputs")
+pack_tested = dict(
+    type="PackDetInputs",
+    meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
+)
+train_pipeline = [load_image, load_boxes, resize, flip, pack]
+test_pipeline = [load_image, resize, load_boxes, pack_tested]
 train_dataloader = dict(
     batch_size=4,
     num_workers=4,

@@ -1,22 +1,16 @@
 # COCO 2017 as SSD sees it: 320x320 whatever the shape, strongly augmented, the train set 5 times an
-# epoch, 64 images a GPU.
+# epoch, 64 images per GPU.
 _base_ = "coco_detection.py"
 
-scale = (320, 320)
+distort = dict(type="PhotoMetricDistortion")
+# a larger canvas of the mean colour around the image
+expand = dict(type="Expand", mean=[123.675, 116.28, 103.53], to_rgb=True, ratio_range=(1, 4))
+crop = dict(type="MinIoURandomCrop", min_ious=(0.1, 0.3, 0.5, 0.7, 0.9), min_crop_size=0.3)
+resize = dict(_base_.resize, scale=(320, 320), keep_ratio=False)
 
-train_pipeline = [
-    dict(type="LoadCheckedImage"),
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="PhotoMetricDistortion"),
-    # a larger canvas of the mean colour around the image
-    dict(type="Expand", mean=[123.675, 116.28, 103.53], to_rgb=True, ratio_range=(1, 4)),
-    dict(type="MinIoURandomCrop", min_ious=(0.1, 0.3, 0.5, 0.7, 0.9), min_crop_size=0.3),
-    dict(type="Resize", scale=scale, keep_ratio=False),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PackDetInputs"),
-]
-test_pipeline = _base_.test_pipeline
-test_pipeline[1] = dict(type="Resize", scale=scale, keep_ratio=False)
+load = [_base_.load_image, _base_.load_boxes]
+train_pipeline = [*load, distort, expand, crop, resize, _base_.flip, _base_.pack]
+test_pipeline = [_base_.load_image, resize, _base_.load_boxes, _base_.pack_tested]
 
 train_dataloader = dict(
     batch_size=64,

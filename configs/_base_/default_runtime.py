@@ -1,3 +1,4 @@
+# How a detector's run logs, saves and draws, and what it imports.
 default_scope = "mmdet"
 custom_imports = dict(imports=["models", "search", "engine", "datasets.images", "fna_det"])
 

@@ -1,14 +1,20 @@
-# Architecture adaptation on the embedded data set, sized for a minute or two on two CPU cores: it
-# shows the procedure; a search that finds something takes longer.
-_base_ = ["retinanet_arch_adapt.py", "../_base_/toy_city_detection.py"]
+# Architecture adaptation of RetinaNet on the embedded data set, 2 images of 384x192, sized for a
+# minute or two on two CPU cores: it shows the procedure; finding something takes longer.
+_base_ = [
+    "retinanet_arch_adapt_coco.py",
+    "../_base_/toy_city_detection.py",
+    "../_base_/short_run.py",
+]
 
 data_root = _base_.toy_city.data_root
+# height and width at which MAdds are counted
 input_size = (192, 384)
 
 model = _base_.toy_retinanet
 
-train_pipeline, arch_pipeline = _base_.train_pipeline, _base_.arch_pipeline
-train_pipeline[2].scale = arch_pipeline[2].scale = _base_.toy_scale
+resize = dict(_base_.resize, scale=_base_.toy_scale)
+train_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.flip, _base_.pack]
+arch_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.pack]
 train_dataloader = dict(
     batch_size=2, num_workers=1, dataset=dict(**_base_.toy_city, pipeline=train_pipeline)
 )
@@ -21,14 +27,7 @@ train_cfg = dict(
     arch_pipeline=arch_pipeline,
     cost=dict(input_size=input_size),
 )
-# few steps need large ones
-optim_wrapper = dict(
-    weights=dict(optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.05)),
-    arch=dict(optimizer=dict(lr=3e-2)),
-)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1 / 3, by_epoch=False, begin=0, end=20),
-]
-default_hooks = dict(logger=dict(interval=10))
+optim_wrapper = _base_.search_optimizers
+param_scheduler = [_base_.warm_up]
+default_hooks = dict(logger=_base_.log_often)
 auto_scale_lr = dict(base_batch_size=2)
-randomness = dict(seed=0)

@@ -1,6 +1,10 @@
-# Architecture adaptation on the embedded data set, sized for a minute or two on two CPU cores: it
-# shows the procedure; a search that finds something takes longer.
-_base_ = ["ssdlite_arch_adapt.py", "../_base_/toy_city_detection.py"]
+# Architecture adaptation of SSDLite on the embedded data set, 4 images of 320x320, sized for a
+# minute or two on two CPU cores: it shows the procedure; finding something takes longer.
+_base_ = [
+    "ssdlite_arch_adapt_coco.py",
+    "../_base_/toy_city_detection.py",
+    "../_base_/short_run.py",
+]
 
 data_root = _base_.toy_city.data_root
 
@@ -12,15 +16,8 @@ train_dataloader = dict(
 
 # 80 images in each half: 2 epochs of 20 weight steps, 10 architecture steps in the second
 train_cfg = dict(max_epochs=2, arch_start_epoch=1, weight_steps=2)
-# few steps need large ones
-optim_wrapper = dict(
-    weights=dict(optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.05)),
-    arch=dict(optimizer=dict(lr=3e-2)),
-)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1 / 3, by_epoch=False, begin=0, end=20),
-]
-custom_hooks = [dict(type="CheckModel"), dict(type="ChannelsLast")]
-default_hooks = dict(logger=dict(interval=10))
+optim_wrapper = _base_.search_optimizers
+param_scheduler = [_base_.warm_up]
+custom_hooks = _base_.cpu_hooks
+default_hooks = dict(logger=_base_.log_often)
 auto_scale_lr = dict(base_batch_size=4)
-randomness = dict(seed=0)

@@ -6,7 +6,7 @@ from engine.config import OneLineParser, add_arguments, load_config
 from models import InputError, NetConfig
 from tests.conftest import ARCHITECTURES, REPO, net_config_file
 
-TOY = "configs/fna_det/retinanet_fna_toy.py"
+TOY = "configs/fna_det/retinanet_param_adapt_toy.py"
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def test_net_config_as_file_and_as_text(name, tmp_path, monkeypatch):
 
 
 def test_data_root_moves_every_path(tmp_path):
-    cfg = load("configs/fna_det/retinanet_fna_param_adapt.py", "--data-root", tmp_path)
+    cfg = load("configs/fna_det/retinanet_param_adapt_coco.py", "--data-root", tmp_path)
     for split in ("train", "val", "test"):
         assert cfg[f"{split}_dataloader"].dataset.data_root == f"{tmp_path}/"
     for split in ("val", "test"):
@@ -44,7 +44,7 @@ def test_data_root_moves_every_path(tmp_path):
 
 
 def test_work_dir_is_named_after_the_config_or_where_the_user_says(tmp_path, monkeypatch):
-    assert load(TOY).work_dir == "work_dirs/retinanet_fna_toy"
+    assert load(TOY).work_dir == "work_dirs/retinanet_param_adapt_toy"
     monkeypatch.chdir(tmp_path)
     assert load(TOY, "--work-dir", "out").work_dir == str(tmp_path / "out")
 

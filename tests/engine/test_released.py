@@ -295,7 +295,7 @@ def test_retinanet(prefix, tower, tmp_path):
     content = retinanet_file(tower)
     state = content["state_dict"]
     content["state_dict"] = {prefix + key: tensor for key, tensor in state.items()}
-    model = load(content, "fna_det/retinanet_fna_param_adapt_legacy", tmp_path)
+    model = load(content, "fna_det/retinanet_param_adapt_coco_legacy", tmp_path)
     image = torch.randn(1, 3, 192, 256)
     with torch.no_grad():
         scores, deltas = model(image, mode="tensor")
@@ -309,7 +309,7 @@ def test_ssdlite(prefix, tmp_path):
     content = ssdlite_file()
     state = content["state_dict"]
     content["state_dict"] = {prefix + key: tensor for key, tensor in state.items()}
-    model = load(content, "fna_det/ssdlite_fna_param_adapt_legacy", tmp_path)
+    model = load(content, "fna_det/ssdlite_param_adapt_coco_legacy", tmp_path)
     image = torch.randn(1, 3, 320, 320)
     with torch.no_grad():
         scores, deltas = model(image, mode="tensor")
@@ -326,7 +326,7 @@ def test_deeplabv3(prefix, tmp_path):
     content = deeplabv3_file()
     state = content["model"]
     content["model"] = {prefix + key: tensor for key, tensor in state.items()}
-    model = load(content, "fna_seg/deeplabv3_fna_param_adapt", tmp_path)
+    model = load(content, "fna_seg/deeplabv3_param_adapt_cityscapes", tmp_path)
     image = torch.randn(1, 3, 193, 225)
     with torch.no_grad():
         assert_equal([model(image, mode="tensor")], [deeplabv3_scores(state, image)])
@@ -359,9 +359,9 @@ def test_seed_through_remapping(prefix, tmp_path):
 # Reports and mistakes
 
 FILES: dict[str, tuple[Callable, str, str]] = {
-    "ssdlite": (ssdlite_file, "state_dict", "fna_det/ssdlite_fna_param_adapt"),
-    "deeplabv3": (deeplabv3_file, "model", "fna_seg/deeplabv3_fna_param_adapt"),
-    "retinanet": (retinanet_file, "state_dict", "fna_det/retinanet_fna_param_adapt"),
+    "ssdlite": (ssdlite_file, "state_dict", "fna_det/ssdlite_param_adapt_coco"),
+    "deeplabv3": (deeplabv3_file, "model", "fna_seg/deeplabv3_param_adapt_cityscapes"),
+    "retinanet": (retinanet_file, "state_dict", "fna_det/retinanet_param_adapt_coco"),
 }
 
 
@@ -523,7 +523,7 @@ def test_script_takes_the_files_as_they_are(name, toy_city, tmp_path):
     make, _, _ = FILES[name]
     torch.save(make(), tmp_path / "released.pth")
     process = run_script(
-        "test", f"configs/fna_det/{name}_fna_param_adapt_legacy.py", tmp_path / "released.pth", 0,
+        "test", f"configs/fna_det/{name}_param_adapt_coco_legacy.py", tmp_path / "released.pth", 0,
         "--net-config", net_config_file(name), "--data-root", toy_city, "--work-dir", tmp_path,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr

@@ -61,7 +61,7 @@ def test_boxes_of_a_released_file(tmp_path):
             tensor *= 0.1
         if ".cls_convs." in key and key.endswith(".4.weight"):
             tensor *= 2
-    model = load(content, "fna_det/ssdlite_fna_param_adapt_legacy", tmp_path)
+    model = load(content, "fna_det/ssdlite_param_adapt_coco_legacy", tmp_path)
     image = torch.randn(1, 3, 320, 320, generator=torch.Generator().manual_seed(1))
     meta = dict(img_shape=(320, 320), ori_shape=(320, 320), scale_factor=(1.0, 1.0))
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_boxes_of_a_released_file(tmp_path):
 
 
 def test_anchors_are_the_files(tmp_path):
-    model = load(ssdlite_file(), "fna_det/ssdlite_fna_param_adapt_legacy", tmp_path)
+    model = load(ssdlite_file(), "fna_det/ssdlite_param_adapt_coco_legacy", tmp_path)
     cells = [20, 10, 5, 3, 2, 1]
     levels = model.bbox_head.prior_generator.grid_priors([(n, n) for n in cells], device="cpu")
     for level, (ours, count) in enumerate(zip(levels, cells, strict=True)):

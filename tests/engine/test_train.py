@@ -17,7 +17,7 @@ from models import NetConfig
 from tests.conftest import REPO, net_config_file
 
 pytestmark = pytest.mark.slow  # each test starts whole runs
-TOY = "configs/fna_det/retinanet_fna_toy.py"
+TOY = "configs/fna_det/retinanet_param_adapt_toy.py"
 SMALL = [
     "train_cfg.max_epochs=2",
     "train_dataloader.batch_size=2",
@@ -32,7 +32,7 @@ SMALL = [
 ]
 NO_FLIP = "train_dataloader.dataset.pipeline.3.prob=0.0"  # a resumed run would flip other images
 SSDLITE_SEARCH = "configs/fna_det/ssdlite_arch_adapt_toy.py"
-SSDLITE = "configs/fna_det/ssdlite_fna_toy.py"
+SSDLITE = "configs/fna_det/ssdlite_param_adapt_toy.py"
 
 
 def run_script(name, *args, cwd=REPO, **environment):
@@ -76,7 +76,7 @@ def test_training_logs_and_leaves_checkpoints(trained):
     assert "eta:" in process.stdout
     assert f"are in {work_dir}" in process.stdout
     assert "Warning" not in process.stderr and "WARNING" not in process.stdout
-    dumped = Config.fromfile(work_dir / "retinanet_fna_toy.py")
+    dumped = Config.fromfile(work_dir / "retinanet_param_adapt_toy.py")
     assert dumped.model.backbone.net_config == net_config_file("retinanet").read_text().strip()
 
 
@@ -185,7 +185,7 @@ def test_what_ssdlite_finds_is_adapted_and_evaluated(toy_city, seed_file, tmp_pa
     adapt_and_test_ssdlite(
         toy_city, seed_file, tmp_path / "found", "--net-config", file, PROCESSES="2"
     )
-    dumped = Config.fromfile(tmp_path / "found/ssdlite_fna_toy.py")
+    dumped = Config.fromfile(tmp_path / "found/ssdlite_param_adapt_toy.py")
     assert NetConfig.parse(dumped.model.backbone.net_config) == found
 
 

@@ -111,7 +111,7 @@ def test_metrics_are_cocos_own(root):
     """
     path = root / "annotations/instances_val2017.json"
     register_all_modules(init_default_scope=True)
-    cfg = Config.fromfile(REPO / "configs/fna_det/ssdlite_fna_param_adapt.py").val_evaluator
+    cfg = Config.fromfile(REPO / "configs/fna_det/ssdlite_param_adapt_coco.py").val_evaluator
     metric = METRICS.build(cfg | dict(ann_file=str(path), classwise=True))
     metric.dataset_meta = dict(classes=CLASSES)
 

@@ -13,13 +13,13 @@ from torchvision.ops import box_iou
 from engine.model import build_model
 from models import NetConfig, count_madds, count_params, load_seed
 from search.report import ArchReport, derived_backbone
-from tests.conftest import REPO, net_config_file
+from tests.conftest import REPO, SEEDS_OWN, net_config_file
 
 # the paper's table 4, in millions and billions at 320x320, and what counting by its rules gives
 PAPER = {
-    "ssdlite_fna_param_adapt": ("4.6", "0.9", 4.630e6, 0.880e9),
-    "ssdlite_fna_param_adapt_legacy": ("4.6", "0.9", 4.630e6, 0.880e9),
-    "ssdlite_mbv2_param_adapt": ("4.3", "0.8", 4.323e6, 0.808e9),
+    ("ssdlite_param_adapt_coco", None): ("4.6", "0.9", 4.630e6, 0.880e9),
+    ("ssdlite_param_adapt_coco_legacy", None): ("4.6", "0.9", 4.630e6, 0.880e9),
+    ("ssdlite_param_adapt_coco", "mobilenetv2"): ("4.3", "0.8", 4.323e6, 0.808e9),
 }
 MEAN = [123.675, 116.28, 103.53]
 CELLS = [20, 10, 5, 3, 2, 1]  # a side of each map
@@ -31,11 +31,12 @@ def in_repo(monkeypatch):
     monkeypatch.chdir(REPO)
 
 
-@pytest.mark.parametrize("name", PAPER)
-def test_cost_is_the_papers(name):
-    model, cfg = build_model(f"configs/fna_det/{name}.py")
+@pytest.mark.parametrize(("name", "architecture"), PAPER)
+def test_cost_is_the_papers(name, architecture):
+    options = SEEDS_OWN if architecture else None
+    model, cfg = build_model(f"configs/fna_det/{name}.py", options=options)
     params, madds = count_params(model), count_madds(model, cfg.input_size)
-    rounded_params, rounded_madds, exact_params, exact_madds = PAPER[name]
+    rounded_params, rounded_madds, exact_params, exact_madds = PAPER[name, architecture]
     assert tuple(cfg.input_size) == (320, 320)
     assert (f"{params / 1e6:.1f}", f"{madds / 1e9:.1f}") == (rounded_params, rounded_madds)
     assert params == pytest.approx(exact_params, abs=6e2)
@@ -43,7 +44,7 @@ def test_cost_is_the_papers(name):
 
 
 def test_maps_and_their_sizes():
-    model, _ = build_model("configs/fna_det/ssdlite_fna_param_adapt.py")
+    model, _ = build_model("configs/fna_det/ssdlite_param_adapt_coco.py")
     maps = model.eval().extract_feat(torch.empty(1, 3, 320, 320, device="meta"))
     assert [tuple(map_.shape[1:]) for map_ in maps] == [
         (576, 20, 20), (1280, 10, 10), (512, 5, 5), (256, 3, 3), (256, 2, 2), (128, 1, 1)
@@ -69,7 +70,7 @@ def test_maps_and_their_sizes():
 
 
 def test_all_norms_have_the_papers_eps():
-    for name in ("ssdlite_fna_param_adapt", "ssdlite_arch_adapt"):
+    for name in ("ssdlite_param_adapt_coco", "ssdlite_arch_adapt_coco"):
         model, _ = build_model(f"configs/fna_det/{name}.py")
         eps = {m.eps for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
         assert eps == {1e-3}
@@ -87,7 +88,7 @@ SHAPES = [  # width and height of each map's anchors, in pixels, to a hundredth
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["ssdlite_fna_param_adapt", "ssdlite_arch_adapt"])
+@pytest.mark.parametrize("name", ["ssdlite_param_adapt_coco", "ssdlite_arch_adapt_coco"])
 def test_anchors_by_hand(name):
     """The authors' sizes, those of mmdet 0.6 for images of 300; centres those of the cells.
 
@@ -110,7 +111,7 @@ def test_anchors_by_hand(name):
 
 def test_new_layers_start_as_the_authors():
     """Convs of neck and head at N(0, 0.03), their BN at 1 and 0; predictors have no bias."""
-    model, _ = build_model("configs/fna_det/ssdlite_fna_param_adapt.py", device="cpu")
+    model, _ = build_model("configs/fna_det/ssdlite_param_adapt_coco.py", device="cpu")
     torch.manual_seed(0)
     for part in (model.neck, model.bbox_head):
         part.init_weights()
@@ -129,7 +130,7 @@ def centres_and_sizes(boxes):
 
 def test_loss_by_hand():
     """Anchors that overlap a box by half or most of all are its own; each brings 3 negatives."""
-    model, _ = build_model("configs/fna_det/ssdlite_fna_param_adapt.py", device="cpu")
+    model, _ = build_model("configs/fna_det/ssdlite_param_adapt_coco.py", device="cpu")
     head, generator = model.bbox_head, torch.Generator().manual_seed(0)
     anchors = torch.cat(head.prior_generator.grid_priors([(n, n) for n in CELLS], device="cpu"))
     truth = [  # boxes and classes; one box is smaller than every anchor
@@ -178,7 +179,7 @@ def test_loss_by_hand():
 
 def test_a_search_starts_from_the_seed_wherever_it_has_a_tensor(seed_file):
     """The last 1x1 conv's BN included: all but alpha and what shapes differ in is the seed's."""
-    model, _ = build_model("configs/fna_det/ssdlite_arch_adapt.py", device="cpu")
+    model, _ = build_model("configs/fna_det/ssdlite_arch_adapt_coco.py", device="cpu")
     backbone, seed = model.backbone, load_seed(seed_file)
     initial = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
     backbone.init_cfg["seed"] = str(seed_file)
@@ -194,8 +195,8 @@ def test_a_search_starts_from_the_seed_wherever_it_has_a_tensor(seed_file):
 
 def test_legacy_anchors_by_hand():
     """Widths are x2 - x1 + 1, centres (stride - 1) / 2, and corners whole pixels."""
-    model, _ = build_model("configs/fna_det/ssdlite_fna_param_adapt_legacy.py", device="cpu")
-    today, _ = build_model("configs/fna_det/ssdlite_fna_param_adapt.py", device="cpu")
+    model, _ = build_model("configs/fna_det/ssdlite_param_adapt_coco_legacy.py", device="cpu")
+    today, _ = build_model("configs/fna_det/ssdlite_param_adapt_coco.py", device="cpu")
     generator = model.bbox_head.prior_generator
     levels = generator.base_anchors
     assert levels[0][0].tolist() == [-7, -7, 22, 22]  # 30 wide around 7.5
@@ -215,7 +216,7 @@ def test_legacy_anchors_by_hand():
 
 
 def test_settings_of_parameter_adaptation():
-    _, cfg = build_model("configs/fna_det/ssdlite_fna_param_adapt.py")
+    _, cfg = build_model("configs/fna_det/ssdlite_param_adapt_coco.py")
     assert cfg.optim_wrapper.optimizer == dict(
         type="RMSprop", lr=0.2, eps=1.0, momentum=0.9, weight_decay=4e-5
     )
@@ -235,7 +236,7 @@ def test_settings_of_parameter_adaptation():
 
 
 def test_settings_of_architecture_adaptation():
-    model, cfg = build_model("configs/fna_det/ssdlite_arch_adapt.py")
+    model, cfg = build_model("configs/fna_det/ssdlite_arch_adapt_coco.py")
     weights, arch = cfg.optim_wrapper.weights, cfg.optim_wrapper.arch
     assert weights.optimizer == dict(
         type="RMSprop", lr=0.05, eps=1.0, momentum=0.9, weight_decay=4e-5
@@ -260,7 +261,7 @@ def test_settings_of_architecture_adaptation():
     assert all(layer.temperature == 0.9 for layer in layers)
 
 
-@pytest.mark.parametrize("name", ["ssdlite_fna_param_adapt", "ssdlite_arch_adapt"])
+@pytest.mark.parametrize("name", ["ssdlite_param_adapt_coco", "ssdlite_arch_adapt_coco"])
 def test_settings_of_the_data(name):
     _, cfg = build_model(f"configs/fna_det/{name}.py")
     dataset = cfg.train_dataloader.dataset
@@ -277,13 +278,13 @@ def test_settings_of_the_data(name):
     preprocessor = cfg.model.data_preprocessor
     assert (preprocessor.mean, preprocessor.std) == (MEAN, [1, 1, 1]) and preprocessor.bgr_to_rgb
     if cfg.test_dataloader:
-        resize = cfg.test_dataloader.dataset.pipeline[1]
-        assert resize.scale == (320, 320) and not resize.keep_ratio
+        steps = {step.type: step for step in cfg.test_dataloader.dataset.pipeline}
+        assert steps["Resize"].scale == (320, 320) and not steps["Resize"].keep_ratio
 
 
 def test_the_head_predicts_by_softmax():
     """One anchor of one class scores high: it is what comes out, with its score."""
-    model, _ = build_model("configs/fna_det/ssdlite_fna_param_adapt.py", device="cpu")
+    model, _ = build_model("configs/fna_det/ssdlite_param_adapt_coco.py", device="cpu")
     head = model.bbox_head
     scores = [torch.zeros(1, a * 81, n, n) for a, n in zip(ANCHORS, CELLS, strict=True)]
     deltas = [torch.zeros(1, a * 4, n, n) for a, n in zip(ANCHORS, CELLS, strict=True)]
@@ -299,7 +300,7 @@ def test_the_head_predicts_by_softmax():
 
 
 def test_a_detector_predicts():
-    model, _ = build_model("configs/fna_det/ssdlite_fna_param_adapt.py", device="cpu")
+    model, _ = build_model("configs/fna_det/ssdlite_param_adapt_coco.py", device="cpu")
     sample = DetDataSample(
         metainfo=dict(img_shape=(320, 320), ori_shape=(320, 320), scale_factor=(1.0, 1.0))
     )
@@ -309,7 +310,7 @@ def test_a_detector_predicts():
 
 
 def test_a_search_reports_the_published_sizes():
-    model, cfg = build_model("configs/fna_det/ssdlite_arch_adapt.py", device="cpu")
+    model, cfg = build_model("configs/fna_det/ssdlite_arch_adapt_coco.py", device="cpu")
     seed = net_config_file("mobilenetv2")
     report = ArchReport(model, cfg.input_size, seed, 15, {})
     text = report.compare(NetConfig.parse(net_config_file("ssdlite")))
@@ -319,17 +320,17 @@ def test_a_search_reports_the_published_sizes():
 
 
 def test_a_derived_network_is_the_configs():
-    model, _ = build_model("configs/fna_det/ssdlite_arch_adapt.py")
+    model, _ = build_model("configs/fna_det/ssdlite_arch_adapt_coco.py")
     published = NetConfig.parse(net_config_file("ssdlite"))
     derived = derived_backbone(model.backbone, published)
-    target = build_model("configs/fna_det/ssdlite_fna_param_adapt.py")[0].backbone
+    target = build_model("configs/fna_det/ssdlite_param_adapt_coco.py")[0].backbone
     for name in ("out_indices", "output_stride", "last_channels", "norm_cfg"):
         assert getattr(derived, name) == getattr(target, name)
 
 
 def test_a_narrower_first_map_is_not_compared_with_the_seeds():
     """The seed's 576 channels would not fit a head for 288."""
-    _, cfg = build_model("configs/fna_det/ssdlite_arch_adapt.py")
+    _, cfg = build_model("configs/fna_det/ssdlite_arch_adapt_coco.py")
     narrow = copy.deepcopy(cfg.model)
     narrow.backbone.layer_ops = {"6.0": ["k3_e3", "k5_e3"]}
     channels = (288, *cfg.map_channels[1:])

@@ -18,7 +18,7 @@ from tests.conftest import REPO
 from tests.engine.test_train import run_script
 
 pytestmark = pytest.mark.slow  # each test starts whole runs
-TOY = "configs/fna_seg/deeplabv3_fna_toy.py"
+TOY = "configs/fna_seg/deeplabv3_param_adapt_toy.py"
 SEARCH = "configs/fna_seg/deeplabv3_arch_adapt_toy.py"
 LOADER = ["num_workers=0", "persistent_workers=False"]
 SMALL = [
@@ -211,5 +211,5 @@ def test_what_a_search_finds_is_adapted_and_evaluated(toy_city, seed_file, tmp_p
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert "mIoU" in json.loads((found / "metrics.json").read_text())
-    dumped = Config.fromfile(found / "deeplabv3_fna_toy.py")
+    dumped = Config.fromfile(found / "deeplabv3_param_adapt_toy.py")
     assert NetConfig.parse(dumped.model.backbone.net_config) == NetConfig.parse(net_config)

@@ -266,6 +266,6 @@ def test_a_crop_larger_than_the_image_is_padded(root):
 
 def test_a_crop_smaller_than_the_image_has_its_size(root):
     cfg = Config.fromfile(REPO / "configs/_base_/cityscapes.py")
-    cfg.train_pipeline[3].crop_size = (33, 49)
-    dataset = load(root, pipeline=cfg.train_pipeline)
+    crop = dict(cfg.crop, crop_size=(33, 49))
+    dataset = load(root, pipeline=[*cfg.load, cfg.rescale, crop, cfg.flip, cfg.pack])
     assert all(sample["inputs"].shape == (3, 33, 49) for sample in dataset)

@@ -1,5 +1,6 @@
 """DeepLabv3 and v3+ as the real configs build them: the paper's numbers, shapes, settings."""
 
+import argparse
 import re
 
 import pytest
@@ -7,16 +8,17 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
+from engine.config import add_arguments
 from engine.model import build_model
-from models import count_madds, count_params
-from tests.conftest import REPO
+from models import FNABackbone, FNASuperNet, count_madds, count_params
+from tests.conftest import REPO, SEEDS_OWN
 
-PAPER = {  # params in millions, MAdds in billions at 1024x2048 (paper, table 1)
-    "deeplabv3_fna_param_adapt": (2.47, 24.17),
-    "deeplabv3_mbv2_param_adapt": (2.57, 24.52),
-    "deeplabv3plus_os16_fna_param_adapt": (5.71, 210.11),
-    "deeplabv3plus_os8_fna_param_adapt": (5.71, 313.87),
-}
+PAPER = [  # params in millions, MAdds in billions at 1024x2048 (paper, table 1)
+    ("deeplabv3_param_adapt_cityscapes", None, 2.47, 24.17),
+    ("deeplabv3_param_adapt_cityscapes", SEEDS_OWN, 2.57, 24.52),
+    ("deeplabv3plus_os16_param_adapt_cityscapes", None, 5.71, 210.11),
+    ("deeplabv3plus_os8_param_adapt_cityscapes", None, 5.71, 313.87),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -24,26 +26,25 @@ def in_repo(monkeypatch):
     monkeypatch.chdir(REPO)
 
 
-@pytest.mark.parametrize("name", PAPER)
-def test_cost_is_the_papers_to_the_last_digit(name):
-    model, cfg = build_model(f"configs/fna_seg/{name}.py")
-    params, madds = PAPER[name]
+@pytest.mark.parametrize(("name", "options", "params", "madds"), PAPER)
+def test_cost_is_the_papers_to_the_last_digit(name, options, params, madds):
+    model, cfg = build_model(f"configs/fna_seg/{name}.py", options=options)
     assert f"{count_params(model) / 1e6:.2f}" == f"{params:.2f}"
     assert tuple(cfg.input_size) == (1024, 2048)
     assert f"{count_madds(model, cfg.input_size) / 1e9:.2f}" == f"{madds:.2f}"
 
 
 @pytest.mark.parametrize(
-    ("name", "map_stride", "score_stride"),
+    ("name", "options", "map_stride", "score_stride"),
     [
-        ("deeplabv3_fna_param_adapt", 16, 16),
-        ("deeplabv3_mbv2_param_adapt", 16, 16),
-        ("deeplabv3plus_os16_fna_param_adapt", 16, 4),
-        ("deeplabv3plus_os8_fna_param_adapt", 8, 4),
+        ("deeplabv3_param_adapt_cityscapes", None, 16, 16),
+        ("deeplabv3_param_adapt_cityscapes", SEEDS_OWN, 16, 16),
+        ("deeplabv3plus_os16_param_adapt_cityscapes", None, 16, 4),
+        ("deeplabv3plus_os8_param_adapt_cityscapes", None, 8, 4),
     ],
 )
-def test_maps_have_the_stride_asked_for(name, map_stride, score_stride):
-    model, _ = build_model(f"configs/fna_seg/{name}.py")
+def test_maps_have_the_stride_asked_for(name, options, map_stride, score_stride):
+    model, _ = build_model(f"configs/fna_seg/{name}.py", options=options)
     images = torch.empty(2, 3, 769, 385, device="meta")
     maps = model.backbone(images)
     # n * stride + 1 pixels, with which align_corners keeps corners in place
@@ -54,7 +55,7 @@ def test_maps_have_the_stride_asked_for(name, map_stride, score_stride):
 
 @pytest.mark.parametrize(("name", "factor"), [("os16", 1), ("os8", 2)])
 def test_aspp_reaches_equally_far_at_either_stride(name, factor):
-    model, _ = build_model(f"configs/fna_seg/deeplabv3plus_{name}_fna_param_adapt.py")
+    model, _ = build_model(f"configs/fna_seg/deeplabv3plus_{name}_param_adapt_cityscapes.py")
     dilations = [branch.conv.dilation[0] for branch in model.decode_head.aspp_modules]
     assert dilations == [1, 6 * factor, 12 * factor, 18 * factor]
     assert model.backbone.output_stride * factor == 16
@@ -62,7 +63,7 @@ def test_aspp_reaches_equally_far_at_either_stride(name, factor):
 
 def test_settings_of_parameter_adaptation():
     """What the paper's schedule says, read back from the config of the real run."""
-    _, cfg = build_model("configs/fna_seg/deeplabv3_fna_param_adapt.py")
+    _, cfg = build_model("configs/fna_seg/deeplabv3_param_adapt_cityscapes.py")
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.momentum) == ("SGD", 0.01, 0.9)
     assert optimizer.weight_decay == 5e-4 and cfg.sync_bn == "torch"
@@ -83,7 +84,7 @@ def test_settings_of_parameter_adaptation():
 
 
 def test_settings_of_architecture_adaptation():
-    model, cfg = build_model("configs/fna_seg/deeplabv3_arch_adapt.py")
+    model, cfg = build_model("configs/fna_seg/deeplabv3_arch_adapt_cityscapes.py")
     weights, arch = cfg.optim_wrapper.weights, cfg.optim_wrapper.arch
     optimizer = weights.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.momentum) == ("SGD", 0.02, 0.9)
@@ -109,28 +110,33 @@ def test_settings_of_architecture_adaptation():
 
 @pytest.mark.parametrize("stage", ["arch_adapt", "param_adapt"])
 @pytest.mark.parametrize(
-    ("variant", "init_cfg"),
+    ("option", "init_cfg"),
     [
-        ("random", None),
-        ("width_bn", dict(width="bn")),
-        ("width_std", dict(width="std")),
-        ("width_l1", dict(width="l1")),
-        ("kernel_dilate", dict(kernel="dilate")),
+        ("init_cfg=None", None),
+        ("init_cfg.width=bn", dict(width="bn")),
+        ("init_cfg.width=std", dict(width="std")),
+        ("init_cfg.width=l1", dict(width="l1")),
+        ("init_cfg.kernel=dilate", dict(kernel="dilate")),
     ],
 )
-def test_ablation_changes_the_initial_weights_only(stage, variant, init_cfg):
-    base = dict(arch_adapt="deeplabv3_arch_adapt", param_adapt="deeplabv3_fna_param_adapt")[stage]
-    _, expected = build_model(f"configs/fna_seg/{base}.py")
-    _, cfg = build_model(f"configs/fna_seg/ablation/{stage}_{variant}.py")
+def test_ablation_changes_the_initial_weights_only(stage, option, init_cfg):
+    """The command lines of docs/ablation.md."""
+    config = f"configs/fna_seg/deeplabv3_{stage}_cityscapes.py"
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    args = parser.parse_args([config, "--cfg-options", f"model.backbone.{option}"])
+    _, expected = build_model(config)
+    model, cfg = build_model(config, options=args.cfg_options)
     if init_cfg is not None:
         init_cfg = expected.model.backbone.init_cfg | init_cfg
     expected.model.backbone.init_cfg = init_cfg
     assert cfg.to_dict() == expected.to_dict()
+    assert isinstance(model.backbone, FNASuperNet if stage == "arch_adapt" else FNABackbone)
 
 
 def test_super_network_dilates_its_candidates_and_its_cost_table():
     """At stride 16 the last stages compute 4 times as many outputs as at 32, each op alike."""
-    model, _ = build_model("configs/fna_seg/deeplabv3_arch_adapt.py")
+    model, _ = build_model("configs/fna_seg/deeplabv3_arch_adapt_cityscapes.py")
     supernet = model.backbone
     assert supernet(torch.empty(1, 3, 321, 321, device="meta"))[0].shape == (1, 320, 21, 21)
     for stage, dilation in (("5", 1), ("6", 2), ("7", 2)):
@@ -148,7 +154,7 @@ def test_head_learns_at_ten_times_the_rate_where_asked(name, tmp_path):
     """The page's config: learning rate and decay of each parameter, by its module's kind."""
     page = (REPO / "docs/new_dataset_segmentation.md").read_text()
     (text,) = re.findall(r"^```python\n(_base_ [^`]*head_paramwise[^`]*)^```$", page, re.MULTILINE)
-    text = text.replace('"deeplabv3_fna', f'"{REPO}/configs/fna_seg/{name}_fna')
+    text = text.replace('"deeplabv3_param', f'"{REPO}/configs/fna_seg/{name}_param')
     path = tmp_path / "config.py"
     path.write_text(text.replace('"../_base_', f'"{REPO}/configs/_base_'))
     model, cfg = build_model(str(path))

@@ -142,7 +142,7 @@ def test_changes_of_a_run_whose_epochs_are_lines(tmp_path, monkeypatch):
 def test_sizes_are_the_published_ones():
     """RetinaNet's rows of the paper's table, from a report on the super network."""
     init_default_scope("mmdet")
-    cfg = Config.fromfile(REPO / "configs/fna_det/retinanet_arch_adapt.py")
+    cfg = Config.fromfile(REPO / "configs/fna_det/retinanet_arch_adapt_coco.py")
     cfg.model.backbone.init_cfg = None
     model = MODELS.build(cfg.model)
     report = ArchReport(model, (800, 1088), net_config_file("mobilenetv2"), 8, {})
@@ -184,7 +184,7 @@ def test_picture_of_one_epoch():
 
 
 CONFIG = """
-_base_ = "{repo}/configs/fna_det/retinanet_arch_adapt.py"
+_base_ = "{repo}/configs/fna_det/retinanet_arch_adapt_coco.py"
 metainfo = dict(classes={classes})
 data_root = "{data}/"
 load = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations", with_bbox=True)]
@@ -229,7 +229,7 @@ def test_a_search_on_the_embedded_data_feeds_parameter_adaptation(toy_city, seed
 
     cfg = load_config(
         Namespace(
-            config="configs/fna_det/retinanet_fna_param_adapt.py",
+            config="configs/fna_det/retinanet_param_adapt_coco.py",
             net_config=str(work_dir / "net_config.txt"),
             work_dir=None, data_root=None, cfg_options=None, launcher="none", local_rank=0,
         )

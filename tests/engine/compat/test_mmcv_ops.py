@@ -78,7 +78,7 @@ def test_legacy_configs_count_widths_with_one_more(ops, name, shift):
 
     By 3.1: 8.9 / 15.1, less than 0.6, but 9.9 / 16.1. A third box is of another class, and stays.
     """
-    cfg = Config.fromfile(REPO / f"configs/fna_det/{name}_fna_param_adapt_legacy.py")
+    cfg = Config.fromfile(REPO / f"configs/fna_det/{name}_param_adapt_coco_legacy.py")
     nms = cfg.model.test_cfg.nms
     boxes = torch.tensor([[0.0, 0.0, 12.0, 9.0], [shift, 0.0, 12.0 + shift, 9.0]])[[0, 1, 1]]
     scores, classes = torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 0, 1])

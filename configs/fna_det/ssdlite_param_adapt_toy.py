@@ -1,13 +1,17 @@
-# SSDLite FNA on the embedded data set, sized for minutes on two CPU cores: few images and
-# iterations, each image as large as in the real run.
-_base_ = ["ssdlite_fna_param_adapt.py", "../_base_/toy_city_detection.py"]
+# Parameter adaptation of SSDLite on the embedded data set, 4 images of 320x320 as in the real run,
+# sized for minutes on two CPU cores: few images and iterations.
+_base_ = [
+    "ssdlite_param_adapt_coco.py",
+    "../_base_/toy_city_detection.py",
+    "../_base_/short_run.py",
+]
 
 data_root = _base_.toy_city.data_root
 
 model = dict(bbox_head=dict(num_classes=9))
 
 # not on a larger canvas: so few iterations learn objects at the size at which they are tested
-train_pipeline = [step for step in _base_.train_pipeline if step.type != "Expand"]
+train_pipeline = [step for step in _base_.train_pipeline if step != _base_.expand]
 train_dataloader = dict(
     batch_size=4,
     num_workers=1,
@@ -18,18 +22,17 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + "annotations/instances_val2017.json")
 test_evaluator = val_evaluator
 
-# 160 images, 3 epochs of 40 iterations. So few want an adaptive optimizer, and larger steps in the
-# head, where the last BN must learn the scale of scores and deltas, which starts at 1.
+# 160 images, 3 epochs of 40 iterations. The head takes larger steps, because its last BN must learn
+# the scale of scores and deltas, which starts at 1.
 train_cfg = dict(max_epochs=3, val_interval=100)
 optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type="AdamW", lr=2e-3, weight_decay=0.05),
+    optimizer=dict(_base_.adamw, lr=2e-3),
     paramwise_cfg=dict(custom_keys={"bbox_head": dict(lr_mult=10)}),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=1 / 3, by_epoch=False, begin=0, end=20),
+    _base_.warm_up,
     dict(type="MultiStepLR", by_epoch=False, begin=0, end=120, milestones=[90], gamma=0.1),
 ]
-custom_hooks = [dict(type="CheckModel"), dict(type="ChannelsLast")]
-default_hooks = dict(logger=dict(interval=10))
+custom_hooks = _base_.cpu_hooks
+default_hooks = dict(logger=_base_.log_often)
 auto_scale_lr = dict(base_batch_size=4)
-randomness = dict(seed=0)

@@ -7,7 +7,6 @@ _base_ = [
     "../_base_/search_space_segmentation.py",
 ]
 
-scale = (1024, 512)
 crop_size = (321, 321)
 # height and width at which MAdds are counted: what the network sees here
 input_size = crop_size
@@ -27,16 +26,11 @@ model = dict(
     ),
 )
 
-train_pipeline = [
-    dict(type="LoadCheckedImage"),
-    dict(type="LoadCheckedAnnotations"),
-    dict(type="Resize", scale=scale, keep_ratio=True),
-    dict(type="RandomCrop", crop_size=crop_size),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PackSegInputs"),
-]
+resize = dict(type="Resize", scale=(1024, 512), keep_ratio=True)
+crop = dict(_base_.crop, crop_size=crop_size)
+train_pipeline = [*_base_.load, resize, crop, _base_.flip, _base_.pack]
 # the held-out fifth, from which alpha learns, is cropped alike but not flipped
-arch_pipeline = [step for step in train_pipeline if step["type"] != "RandomFlip"]
+arch_pipeline = [*_base_.load, resize, crop, _base_.pack]
 train_dataloader = dict(batch_size=16, dataset=dict(pipeline=train_pipeline))
 train_cfg = dict(
     type="ArchAdaptLoop",

@@ -1,0 +1,32 @@
+# Parameter adaptation of RetinaNet on the embedded data set, 4 images of 384x192, sized for minutes
+# on two CPU cores: small images, a narrow neck and head, few iterations.
+_base_ = [
+    "retinanet_param_adapt_coco.py",
+    "../_base_/toy_city_detection.py",
+    "../_base_/short_run.py",
+]
+
+data_root = _base_.toy_city.data_root
+# height and width at which MAdds are counted
+input_size = (192, 384)
+
+model = _base_.toy_retinanet
+
+resize = dict(_base_.resize, scale=_base_.toy_scale)
+train_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.flip, _base_.pack]
+test_pipeline = [_base_.load_image, resize, _base_.load_boxes, _base_.pack_tested]
+train_dataloader = dict(num_workers=1, dataset=dict(**_base_.toy_city, pipeline=train_pipeline))
+val_dataloader = dict(num_workers=1, dataset=dict(**_base_.toy_city, pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + "annotations/instances_val2017.json")
+test_evaluator = val_evaluator
+
+# 160 images, 3 epochs of 40 iterations
+train_cfg = dict(max_epochs=3, val_interval=100)
+optim_wrapper = dict(optimizer=_base_.adamw)
+param_scheduler = [
+    _base_.warm_up,
+    dict(type="MultiStepLR", by_epoch=True, begin=0, end=3, milestones=[2], gamma=0.1),
+]
+default_hooks = dict(logger=_base_.log_often)
+auto_scale_lr = dict(base_batch_size=4)

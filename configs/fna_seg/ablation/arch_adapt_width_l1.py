@@ -1,5 +1,0 @@
-# Ablation (paper, table 6; docs/ablation.md): architecture adaptation from
-# the seed's channels of the largest L1 norm.
-_base_ = "../deeplabv3_arch_adapt.py"
-
-model = dict(backbone=dict(init_cfg=dict(width="l1")))

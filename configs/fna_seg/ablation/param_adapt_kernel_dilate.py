@@ -1,5 +1,0 @@
-# Ablation (paper, table 6; docs/ablation.md): parameter adaptation from
-# the seed's 3x3 spread over larger kernels.
-_base_ = "../deeplabv3_fna_param_adapt.py"
-
-model = dict(backbone=dict(init_cfg=dict(kernel="dilate")))

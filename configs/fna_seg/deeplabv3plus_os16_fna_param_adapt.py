@@ -1,8 +1,0 @@
-# Parameter adaptation of the published FNA architecture under DeepLabv3+, all else equal (paper,
-# section 4.2): a decoder that adds the map of stride 4.
-_base_ = "deeplabv3_fna_param_adapt.py"
-
-model = dict(
-    backbone=dict(out_indices=(2, 7)),
-    decode_head=dict(type="ASPPDecoderHead", in_channels=(24, 320), low_level_channels=48),
-)

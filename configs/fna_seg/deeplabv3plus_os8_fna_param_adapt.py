@@ -1,7 +1,0 @@
-# The same at output stride 8: the last stages dilate more, and so do the head's branches.
-_base_ = "deeplabv3plus_os16_fna_param_adapt.py"
-
-model = dict(
-    backbone=dict(output_stride=8),
-    decode_head=dict(dilations=(1, 12, 24, 36)),
-)
