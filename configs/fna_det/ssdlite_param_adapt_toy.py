@@ -22,16 +22,16 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + "annotations/instances_val2017.json")
 test_evaluator = val_evaluator
 
-# 160 images, 2 epochs of 40 iterations. The head takes larger steps, because its last BN must learn
+# 160 images, 3 epochs of 40 iterations. The head takes larger steps, because its last BN must learn
 # the scale of scores and deltas, which starts at 1.
-train_cfg = dict(max_epochs=2, val_interval=100)
+train_cfg = dict(max_epochs=3, val_interval=100)
 optim_wrapper = dict(
     optimizer=dict(_base_.adamw, lr=2e-3),
     paramwise_cfg=dict(custom_keys={"bbox_head": dict(lr_mult=10)}),
 )
 param_scheduler = [
     _base_.warm_up,
-    dict(type="MultiStepLR", by_epoch=False, begin=0, end=80, milestones=[60], gamma=0.1),
+    dict(type="MultiStepLR", by_epoch=False, begin=0, end=120, milestones=[90], gamma=0.1),
 ]
 custom_hooks = _base_.cpu_hooks
 default_hooks = dict(logger=_base_.log_often)
