@@ -90,9 +90,11 @@ def start_processes(processes: int) -> None:
     # a process has said itself why it stopped
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     nodes = count_from_environment("NNODES")
-    # by number, because a machine may not know its own name, and torchrun would wait for it
-    where = ["--standalone", "--local-addr=127.0.0.1"]
-    if nodes > 1:
+    if nodes == 1:
+        # not by name, because a machine may not know its own: torchrun would wait, gloo would warn
+        where = ["--standalone", "--local-addr=127.0.0.1"]
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    else:
         where = [f"--nnodes={nodes}", f"--node-rank={os.environ.get('NODE_RANK', 0)}"]
         where += [f"--master-addr={os.environ.get('MASTER_ADDR', '127.0.0.1')}"]
         where += [f"--master-port={os.environ.get('PORT', 29500)}"]
