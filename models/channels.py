@@ -20,15 +20,8 @@ _MBCONV_KEY = re.compile(
 _CONV_KEY = re.compile(r"blocks\.(?P<block>\d+)\.(?:conv\.)?(?P<index>[01])\..+")
 
 
-def keep_first(tensor: Tensor, _key: str, _shape: torch.Size) -> Tensor:
-    """The whole tensor, of whose channels :func:`remap` takes the first."""
-    return tensor
-
-
-def channel_picker(
-    seed: dict[str, Tensor], width: str
-) -> Callable[[Tensor, str, torch.Size], Tensor]:
-    """The width rule: (a tensor of the seed, its key, the target's shape) → the channels it keeps.
+def channel_picker(seed: dict[str, Tensor], width: str) -> Callable[[str, torch.Size], Tensor]:
+    """The width rule: (a key of the seed, the target's shape) → the channels that it keeps.
 
     Channels are judged by the conv that makes them and its BN: expanded ones by the expand conv,
     because the depthwise conv only filters them; a stage's outputs by the sum over its layers'
@@ -43,7 +36,8 @@ def channel_picker(
             scores[name] = scores.get(name, 0) + IMPORTANCE[width](seed[key], bn)
     ranked = {name: score.argsort(descending=True, stable=True) for name, score in scores.items()}
 
-    def pick(tensor: Tensor, key: str, shape: torch.Size) -> Tensor:
+    def pick(key: str, shape: torch.Size) -> Tensor:
+        tensor = seed[key]
         for axis, (name, size) in enumerate(zip(names.get(key, ()), shape, strict=False)):
             if size < tensor.shape[axis] and name in ranked:
                 tensor = tensor.index_select(axis, ranked[name][:size].sort().values)

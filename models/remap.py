@@ -17,7 +17,7 @@ from mmengine.logging import print_log
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
-from .channels import IMPORTANCE, channel_picker, keep_first
+from .channels import IMPORTANCE, channel_picker
 from .errors import InputError
 from .seed import load_seed
 
@@ -161,10 +161,10 @@ def _carry(
     kernel: str | None,
 ) -> dict[str, Tensor]:
     """The target's tensors, each with what its source gives."""
-    pick = channel_picker(seed, width) if width in IMPORTANCE else keep_first
+    pick = channel_picker(seed, width) if width in IMPORTANCE else lambda key, shape: seed[key]
     remapped = {key: initial.clone() for key, initial in target.items()}
     for key, source in sources.items():
-        kept = pick(seed[source], source, target[key].shape)
+        kept = pick(source, target[key].shape)
         remapped[key] = remap_tensor(kept, target[key], kernel or "center")
     return remapped
 
