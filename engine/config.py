@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import tempfile
 from importlib import import_module
 from pathlib import Path
 
@@ -186,16 +185,3 @@ def _set_device(cfg: Config) -> None:
             torch.distributed.init_process_group("gloo")
     elif processes > gpus:
         raise InputError(f"{processes} GPUs asked for, this machine has {gpus}")
-
-
-def make_work_dir(work_dir: str) -> None:
-    """Create the folder of the results and check that it can be written to.
-
-    Raises:
-        InputError: It cannot.
-    """
-    try:
-        Path(work_dir).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=work_dir).close()
-    except OSError as error:
-        raise InputError(f"work dir {work_dir}: cannot write there: {error.strerror}") from None

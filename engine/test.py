@@ -10,11 +10,12 @@ from torch import nn
 from models import InputError, count_madds, count_params
 from models.files import write_whole
 
-from .config import OneLineParser, add_arguments, load_config, make_work_dir, user_path
+from .config import OneLineParser, add_arguments, load_config, user_path
 from .hooks import MatchCheckpoint
 from .model import unwrapped
 from .predictions import DumpPredictions
 from .run import build_runner, run
+from .work_dir import make_work_dir
 
 
 def parse_args() -> argparse.Namespace:

@@ -8,12 +8,12 @@ from .config import (
     OneLineParser,
     add_arguments,
     load_config,
-    make_work_dir,
     use_amp,
     user_path,
 )
 from .hooks import MatchCheckpoint
 from .run import build_runner, run
+from .work_dir import make_work_dir
 
 
 def parse_args() -> argparse.Namespace:

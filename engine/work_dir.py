@@ -1,0 +1,51 @@
+"""The folder of a run's results: can it be written to, and does no other run write there?"""
+
+import errno
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+
+from models import InputError
+
+_NAME = ".lock"
+# open until the process ends: the lock dies with it, however it ends
+_held: dict[str, int] = {}
+
+
+def make_work_dir(work_dir: str | Path) -> None:
+    """Create the folder of the results and check that it can be written to.
+
+    Raises:
+        InputError: It cannot.
+    """
+    try:
+        Path(work_dir).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=work_dir).close()
+    except OSError as error:
+        raise InputError(f"work dir {work_dir}: cannot write there: {error.strerror}") from None
+
+
+def hold(work_dir: str | Path) -> None:
+    """Keep other runs away from a folder, which exists, until this process has ended.
+
+    Where the file system knows no locks, nothing is kept away.
+
+    Raises:
+        InputError: Another process holds it.
+    """
+    path = os.path.realpath(Path(work_dir) / _NAME)
+    if path in _held:
+        return
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(file)
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise InputError(
+                f"work dir {work_dir}: another run is using it; wait for it, or give another "
+                "--work-dir"
+            ) from None
+        return
+    _held[path] = file
