@@ -8,7 +8,8 @@ from .bn_statistics import UpdateBNStatistics
 from .compat.cpu import CPUAmpOptimWrapper, CPUDistributedDataParallel
 from .compat.mmcv_ops import install
 from .compat.safe_load import PlainHistory, install_safe_loading
-from .hooks import ChannelsLast, CheckModel, ConvertReleased, MatchCheckpoint
+from .hooks import ChannelsLast, CheckModel, ConvertReleased, KeepNetConfig, MatchCheckpoint
+from .model import init_model
 from .resume import SeededBatchSampler, SeededDataset, SeededIterLoop
 
 install()  # before mmdet's or mmseg's models are imported
@@ -20,10 +21,12 @@ __all__ = [
     "ChannelsLast",
     "CheckModel",
     "ConvertReleased",
+    "KeepNetConfig",
     "MatchCheckpoint",
     "PlainHistory",
     "SeededBatchSampler",
     "SeededDataset",
     "SeededIterLoop",
     "UpdateBNStatistics",
+    "init_model",
 ]

@@ -52,6 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
+def asked_net_config(args: argparse.Namespace) -> str | None:
+    """How the command line names an architecture, None where it leaves it to the config."""
+    if args.net_config:
+        return "--net-config"
+    option = "model.backbone.net_config"
+    return option if option in (args.cfg_options or {}) else None
+
+
 class _Options(DictAction):
     """mmengine's reading of KEY=VALUE, with argparse's own message for what is not."""
 
@@ -90,9 +98,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
     os.chdir(REPO)
     try:
-        with mmcv_ops.quiet_imports():
-            cfg = Config.fromfile(path)
-            import_scope(cfg.get("default_scope", "mmengine"))
+        cfg = read_config(path)
     except _CONFIG_ERRORS as error:
         raise InputError(f"config {args.config}: {_one_line(error)}") from None
     try:
@@ -105,6 +111,14 @@ def load_config(args: argparse.Namespace) -> Config:
         set_data_root(cfg, data_root)
     _set_net_config(cfg, net_config)
     _set_device(cfg)
+    return cfg
+
+
+def read_config(path: str | Path) -> Config:
+    """A config, whose scope's modules and own imports are imported."""
+    with mmcv_ops.quiet_imports():
+        cfg = Config.fromfile(path)
+        import_scope(cfg.get("default_scope", "mmengine"))
     return cfg
 
 

@@ -10,6 +10,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from models import InputError
 
+from .checkpoint import check_weights, own_net_config
 from .model import unwrapped
 from .released import convert
 
@@ -30,38 +31,27 @@ class ConvertReleased(Hook):
 
 
 @HOOKS.register_module()
+class KeepNetConfig(Hook):
+    """Writes the backbone's architecture into each checkpoint, as ``meta["net_config"]``."""
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        net_config = own_net_config(unwrapped(runner.model))
+        if net_config is not None:  # a super network has none
+            checkpoint["meta"]["net_config"] = str(net_config)
+
+
+@HOOKS.register_module()
 class MatchCheckpoint(Hook):
     """Refuses a checkpoint of another architecture; mmengine would load what happens to fit.
 
     Raises:
-        InputError: When a checkpoint is loaded that lacks a tensor of the model, has one more, or
-            one of another shape; when a run is resumed from one without the state of a run.
+        InputError: When a checkpoint is loaded that :func:`check_weights` refuses; when a run is
+            resumed from one without the state of a run.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         where = f"checkpoint {loaded_path(runner)}"
-        model = unwrapped(runner.model)
-        expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-        state_dict = checkpoint.get("state_dict")
-        if not isinstance(state_dict, dict):
-            raise InputError(f"{where}: holds no state_dict")
-        found = {
-            key.removeprefix("module."): tuple(getattr(tensor, "shape", ()))
-            for key, tensor in state_dict.items()
-        }
-        differing = [
-            key
-            for key in expected | found
-            # BN's counter is younger than some checkpoints, and nothing here reads it
-            if expected.get(key) != found.get(key) and not key.endswith("num_batches_tracked")
-        ]
-        if differing:
-            key = differing[0]
-            raise InputError(
-                f"{where}: is of another architecture; {len(differing)} tensors differ, first "
-                f"{key}: expected {expected.get(key, 'none')}, found {found.get(key, 'none')} "
-                "(is --net-config the one it was trained with?)"
-            )
+        check_weights(unwrapped(runner.model), checkpoint, where)
         missing = {"meta", "message_hub", "optimizer"} - set(checkpoint)
         if runner.cfg.get("resume") and missing:
             raise InputError(

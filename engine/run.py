@@ -15,7 +15,7 @@ from torch import distributed
 from models import InputError, SampleError
 
 from .compat.safe_load import PlainHistory
-from .hooks import ConvertReleased
+from .hooks import ConvertReleased, KeepNetConfig
 
 _SECONDS_FOR_LAUNCHER = 20
 _NOISE = (
@@ -30,7 +30,8 @@ _NOISE = (
 def build_runner(cfg: Config) -> Runner:
     """mmengine's Runner of a config, without warnings that a user can do nothing about.
 
-    It loads released checkpoints too, and writes checkpoints that hold no Python object.
+    It loads released checkpoints too. Those that it writes carry the architecture, and no Python
+    object.
     """
     # mmengine says it by the old name, in every process
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
@@ -39,6 +40,7 @@ def build_runner(cfg: Config) -> Runner:
     accept_no_compiler()
     runner = Runner.from_cfg(cfg)
     runner.register_hook(ConvertReleased())
+    runner.register_hook(KeepNetConfig())
     runner.register_hook(PlainHistory())
     runner.logger.addFilter(lambda record: not record.getMessage().startswith(_NOISE))
     return runner

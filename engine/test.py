@@ -10,7 +10,9 @@ from torch import nn
 from models import InputError, count_madds, count_params
 from models.files import write_whole
 
-from .config import OneLineParser, add_arguments, load_config, user_path
+from .checkpoint import take_net_config
+from .compat.safe_load import load_checkpoint_file
+from .config import OneLineParser, add_arguments, asked_net_config, load_config, user_path
 from .hooks import MatchCheckpoint
 from .model import unwrapped
 from .predictions import DumpPredictions
@@ -39,6 +41,8 @@ def main() -> None:
     show_dir, out = (path and str(Path(path).absolute()) for path in (args.show_dir, args.out))
     cfg = load_config(args)
     cfg.load_from = checkpoint
+    where = f"checkpoint {checkpoint}"
+    another = take_net_config(cfg, load_checkpoint_file(checkpoint), where, asked_net_config(args))
     make_work_dir(cfg.work_dir)
     if show_dir:
         make_work_dir(show_dir)
@@ -48,6 +52,8 @@ def main() -> None:
     runner.register_hook(MatchCheckpoint())
     if out:
         runner.test_evaluator.metrics.append(DumpPredictions(out_file_path=out))
+    if another:
+        runner.logger.info("The architecture is the checkpoint's, which is not the config's")
     metrics = count_cost(runner.model, cfg) | runner.test()
     headline = cfg.get("headline", {})
     metrics["headline"] = {name: metrics[key] for key, name in headline.items() if key in metrics}
