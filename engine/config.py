@@ -30,18 +30,9 @@ class OneLineParser(argparse.ArgumentParser):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that training and testing share; names and meanings are mmdet's."""
-    parser.add_argument("config", help="config file")
+    add_model_arguments(parser)
     parser.add_argument("--work-dir", help="folder of the results (default work_dirs/CONFIG_NAME)")
-    parser.add_argument(
-        "--net-config", help="architecture of the backbone: a net_config file or its text"
-    )
     parser.add_argument("--data-root", help="folder of the data set, in place of the config's")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=_Options,
-        help="settings to override, key.inner=value; lists as key='[a,b]' or key=a,b",
-    )
     parser.add_argument(
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
@@ -50,6 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # torch.distributed.launch passes it; torchrun sets the environment variable instead
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which model."""
+    parser.add_argument("config", help="config file")
+    parser.add_argument(
+        "--net-config", help="architecture of the backbone: a net_config file or its text"
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=_Options,
+        help="settings to override, key.inner=value; lists as key='[a,b]' or key=a,b",
+    )
 
 
 def asked_net_config(args: argparse.Namespace) -> str | None:
@@ -87,11 +92,22 @@ def load_config(args: argparse.Namespace) -> Config:
         InputError: There is no such config, it cannot be read, or an argument does not fit it.
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    work_dir = args.work_dir and str(Path(args.work_dir).expanduser().absolute())
+    data_root = args.data_root and user_path(args.data_root)
+    cfg = load_model_config(args)
+    cfg.launcher = args.launcher
+    cfg.work_dir = work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
+    if data_root:
+        set_data_root(cfg, data_root)
+    _set_device(cfg)
+    return cfg
+
+
+def load_model_config(args: argparse.Namespace) -> Config:
+    """As :func:`load_config`, with the arguments of :func:`add_model_arguments` alone."""
     path = user_path(args.config)
     if not Path(path).is_file():
         raise InputError(f"config {args.config}: no such file")
-    work_dir = args.work_dir and str(Path(args.work_dir).expanduser().absolute())
-    data_root = args.data_root and user_path(args.data_root)
     net_config = args.net_config
     if net_config and not is_text(net_config):
         net_config = Path(user_path(net_config))
@@ -105,12 +121,7 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.merge_from_dict(args.cfg_options or {})
     except _CONFIG_ERRORS as error:
         raise InputError(f"--cfg-options {args.cfg_options}: {_one_line(error)}") from None
-    cfg.launcher = args.launcher
-    cfg.work_dir = work_dir or cfg.get("work_dir") or f"work_dirs/{Path(path).stem}"
-    if data_root:
-        set_data_root(cfg, data_root)
     _set_net_config(cfg, net_config)
-    _set_device(cfg)
     return cfg
 
 

@@ -61,12 +61,26 @@ def init_model(
         InputError: The checkpoint cannot be read or is not of this config or architecture.
     """
     cfg = config.copy() if isinstance(config, Config) else read_config(locate(config))
+    if net_config is not None:
+        cfg.model.backbone.net_config = str(NetConfig.parse(net_config))
+    return load_model(cfg, checkpoint, device, "net_config" if net_config is not None else None)
+
+
+def load_model(
+    cfg: Config,
+    checkpoint: str | Path,
+    device: str | torch.device | None = None,
+    asked: str | None = None,
+) -> nn.Module:
+    """As :func:`init_model`, of a config that may be changed.
+
+    Args:
+        asked: What to call the config's architecture in a message, if the user asked for it.
+    """
     path = locate(checkpoint)
     where = f"checkpoint {path}"
     loaded = load_checkpoint_file(path)
-    if net_config is not None:
-        cfg.model.backbone.net_config = str(NetConfig.parse(net_config))
-    take_net_config(cfg, loaded, where, None if net_config is None else "net_config")
+    take_net_config(cfg, loaded, where, asked)
 
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)
