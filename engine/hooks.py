@@ -10,7 +10,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from models import InputError
 
-from .checkpoint import check_weights, own_net_config
+from .architecture import check_weights, own_net_config
 from .model import unwrapped
 from .released import convert
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models import NetConfig
 from models.files import locate
 
-from .checkpoint import check_weights, take_net_config
+from .architecture import check_weights, take_net_config
 from .compat.safe_load import load_checkpoint_file
 from .config import REPO, read_config
 from .released import convert

@@ -19,6 +19,7 @@ from models import InputError, SampleError
 
 from .compat.safe_load import PlainHistory
 from .hooks import ConvertReleased, KeepNetConfig
+from .preface import BriefRunner
 
 _SECONDS_FOR_LAUNCHER = 20
 _NOISE = (
@@ -41,7 +42,7 @@ def build_runner(cfg: Config) -> Runner:
     # mmseg's advice on sizes of images, which are what the data set gives
     warnings.filterwarnings("ignore", "When align_corners=True", UserWarning)
     accept_no_compiler()
-    runner = Runner.from_cfg(cfg)
+    runner = BriefRunner.from_cfg(cfg)
     runner.register_hook(ConvertReleased())
     runner.register_hook(KeepNetConfig())
     runner.register_hook(PlainHistory())

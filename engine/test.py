@@ -10,7 +10,7 @@ from torch import nn
 from models import InputError, count_madds, count_params
 from models.files import write_whole
 
-from .checkpoint import take_net_config
+from .architecture import take_net_config
 from .compat.safe_load import load_checkpoint_file
 from .config import OneLineParser, add_arguments, asked_net_config, load_config, user_path
 from .hooks import MatchCheckpoint
@@ -44,6 +44,7 @@ def main() -> None:
     where = f"checkpoint {checkpoint}"
     another = take_net_config(cfg, load_checkpoint_file(checkpoint), where, asked_net_config(args))
     make_work_dir(cfg.work_dir)
+    without_tensorboard(cfg)
     if show_dir:
         make_work_dir(show_dir)
         draw_predictions(cfg, show_dir)
@@ -61,6 +62,16 @@ def main() -> None:
         path = Path(cfg.work_dir) / "metrics.json"
         write_whole(path, (json.dumps(metrics, indent=2) + "\n").encode())
         runner.logger.info(f"Done. Metrics are in {path}")
+
+
+def without_tensorboard(cfg: Config) -> None:
+    """Keep TensorBoard from listing a test, which has no curve, beside the training."""
+    visualizer = cfg.get("visualizer") or {}
+    visualizer["vis_backends"] = [
+        backend
+        for backend in visualizer.get("vis_backends") or []
+        if backend["type"] != "TensorboardVisBackend"
+    ]
 
 
 def draw_predictions(cfg: Config, folder: str) -> None:

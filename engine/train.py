@@ -12,6 +12,7 @@ from .config import (
     user_path,
 )
 from .hooks import MatchCheckpoint
+from .preface import Preface
 from .run import build_runner, run
 from .work_dir import make_work_dir
 
@@ -49,6 +50,7 @@ def main() -> None:
     runner = build_runner(cfg)
     if cfg.resume:
         runner.register_hook(MatchCheckpoint())
+    runner.register_hook(Preface())
     runner.train()
     runner.logger.info(f"Done. Checkpoints and logs are in {runner.work_dir}")
 
