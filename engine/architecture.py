@@ -58,11 +58,12 @@ def take_net_config(cfg: Config, checkpoint: Mapping, where: str, asked: str | N
         hint = f"leave {asked} out to take the checkpoint's"
         refuse_other(carried, configured, where, asked, hint)
     backbone.net_config = str(carried)
-    return carried != configured
+    return carried.without_skips() != configured.without_skips()
 
 
 def refuse_other(carried: NetConfig, expected: NetConfig, where: str, name: str, hint: str) -> None:
     """Raise InputError where a checkpoint carries another architecture than ``name`` says."""
+    carried, expected = carried.without_skips(), expected.without_skips()
     if carried == expected:
         return
     pairs = enumerate(zip(carried.stages, expected.stages, strict=False), 1)

@@ -190,8 +190,8 @@ def _drawer(model: nn.Module) -> Callable[..., None]:
     """The model's visualizer: a function that draws a prediction into a file."""
     visualizer = VISUALIZERS.build(dict(model.cfg.visualizer, name="infer", vis_backends=None))
     visualizer.dataset_meta = model.dataset_meta
-    # boxes may end outside the image, by a rounding error
-    warnings.filterwarnings("ignore", "Warning: The (bbox|polygon) is out of bounds")
+    # boxes may end at the border, and names beyond it
+    warnings.filterwarnings("ignore", "Warning: The (bbox|polygon|text) is out of bounds")
 
     def draw(name: str, image: np.ndarray, sample: BaseDataElement, file: Path, **options) -> None:
         rgb = mmcv.bgr2rgb(image)

@@ -74,7 +74,8 @@ def test_another_one_than_asked_for_is_refused(carried, what):
     message = str(error.value)
     assert message.startswith("it: is of another architecture than --net-config: ")
     assert what in message and "\n" not in message
-    take_net_config(config(), checkpoint(SMALL), "it", asked="--net-config")
+    with_skip = SMALL.replace("'k5_e2'", "'k5_e2', 'skip'")  # the same network
+    assert not take_net_config(config(), checkpoint(with_skip), "it", asked="--net-config")
 
 
 def small(text=SMALL) -> FNABackbone:
