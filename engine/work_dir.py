@@ -8,7 +8,7 @@ from pathlib import Path
 
 from models import InputError
 
-_NAME = ".lock"
+LOCK = ".lock"
 # open until the process ends: the lock dies with it, however it ends
 _held: dict[str, int] = {}
 
@@ -34,7 +34,7 @@ def hold(work_dir: str | Path) -> None:
     Raises:
         InputError: Another process holds it.
     """
-    path = os.path.realpath(Path(work_dir) / _NAME)
+    path = os.path.realpath(Path(work_dir) / LOCK)
     if path in _held:
         return
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -49,3 +49,13 @@ def hold(work_dir: str | Path) -> None:
             ) from None
         return
     _held[path] = file
+
+
+def _let_go() -> None:
+    """A forked child, such as a loader's process, does not hold what its parent holds."""
+    for file in _held.values():
+        os.close(file)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
