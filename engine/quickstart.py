@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import TextIO
 
 from mmengine.hooks import Hook
 from mmengine.runner import find_latest_checkpoint
@@ -36,7 +37,7 @@ from .contact_sheet import ContactSheet
 from .progress import ShowProgress, StatusLine, clock
 from .run import run
 from .tables import format_table, read_row
-from .work_dir import LOCK, hold, make_work_dir
+from .work_dir import hold, make_work_dir
 
 # Of uniform's entropy: a search whose alpha ends above it has not decided.
 UNDECIDED = 0.7
@@ -129,25 +130,53 @@ class Quickstart:
         results: The folder.
         data_root: A data set in the layout of the embedded one; by default, that one is drawn.
         settings: For ``--cfg-options`` of all steps.
+        screen: Where to say what happens.
     """
 
-    def __init__(self, task: Task, results: Path, data_root: str | None, settings: Sequence[str]):
+    def __init__(
+        self,
+        task: Task,
+        results: Path,
+        data_root: str | None,
+        settings: Sequence[str],
+        screen: TextIO,
+    ):
         self.task, self.results, self.data_root = task, results, data_root
-        self.settings = list(settings)
+        self.settings, self.screen = list(settings), screen
         self.search_dir = results / "search"
         self.sheet = results / "predictions.png"
-        self.screen = open(os.dup(sys.stdout.fileno()), "w")  # a step's own stdout is its log
         self.number = 0
+
+    def claim(self) -> None:
+        """Hold the folder, empty if what is in it was made with other configs or settings.
+
+        Only networks that were trained alike may stand in one table.
+
+        Raises:
+            InputError: Another run is using the folder, or it holds something else.
+        """
+        make_work_dir(self.results)
+        hold(self.results)
+        path, stamp = self.results / "stamp", self._stamp()
+        there = [entry for entry in self.results.iterdir() if not entry.name.startswith(".")]
+        if there and not path.is_file():
+            raise InputError(f"work dir {self.results}: holds other things, and no quickstart's")
+        if there and path.read_text() != stamp:
+            self._say(
+                f"Configs or options have changed since {self.results} was made: starting anew"
+            )
+            for entry in sorted(there, key=path.__eq__):  # the stamp last: it says whose they are
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        write_whole(path, stamp.encode())
 
     def run(self) -> None:
         """Do what is left to do, and print the table.
 
         Raises:
-            InputError: A step failed, or another run is using the folder.
+            InputError: A step failed.
         """
-        self._claim()
         began = time.monotonic()
-        print(f"{self.task.title} on the embedded street scenes, in {_STEPS} steps")
+        self._say(f"{self.task.title} on the embedded street scenes, in {_STEPS} steps")
         self._step("data", "data set", self._draw_data)
         self._step("seed", "seed network", self._get_seed)
         found = [self.search_dir / name for name in ("net_config.txt", "alpha.json")]
@@ -161,24 +190,10 @@ class Quickstart:
             work, about = partial(self._adapt, network), partial(self._accuracy, network)
             self._step(network.name, title, work, products, about)
         self._report()
-        print(f"Finished in {clock(time.monotonic() - began)} min.")
+        self._say(f"Finished in {clock(time.monotonic() - began)} min.")
 
-    def _claim(self) -> None:
-        """Hold the folder, empty if what is in it was made with other configs or settings.
-
-        Only networks that were trained alike may stand in one table.
-        """
-        make_work_dir(self.results)
-        hold(self.results)
-        path, stamp = self.results / "stamp", self._stamp()
-        there = [entry for entry in self.results.iterdir() if entry.name != LOCK]
-        if there and not path.is_file():
-            raise InputError(f"work dir {self.results}: holds other things, and no quickstart's")
-        if there and path.read_text() != stamp:
-            print(f"Configs or options have changed since {self.results} was made: starting anew")
-            for entry in sorted(there, key=path.__eq__):  # the stamp last: it says whose they are
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        write_whole(path, stamp.encode())
+    def _say(self, text: str) -> None:
+        print(text, file=self.screen, flush=True)
 
     def _stamp(self) -> str:
         """What the results depend on, in short."""
@@ -319,23 +334,23 @@ class Quickstart:
             folder = self.results / network.name
             madds[network.name] = json.loads((folder / "metrics.json").read_text())["madds"]
             rows.append(read_row(network.row.format(undecided=undecided), str(folder)))
-        print(
+        self._say(
             f"\n{self.task.title} on the embedded street scenes, equal training for each network:"
         )
-        print(f"\n{format_table(rows)}\n")
+        self._say(f"\n{format_table(rows)}\n")
         within = "within" if madds["found"] <= madds["fna"] else "more than"
-        print(
+        self._say(
             f"Multiply-adds of the architecture found: {madds['found'] / 1e9:.3f}B, {within} the "
             f"published one's {madds['fna'] / 1e9:.3f}B."
         )
         if undecided:
-            print(
+            self._say(
                 f"The search ended undecided: its alpha has {share:.0%} of the entropy of no "
-                f"preference at all,\nmore than {UNDECIDED:.0%}. The architecture found is little "
-                "better than a random one of its kind."
+                f"preference at all,\nwhere at most {UNDECIDED:.0%} would be a decision; the "
+                "architecture found is little more than a guess."
             )
         configs, data_set = self.task.configs, self.task.data_set
-        print(
+        self._say(
             f"""
 Ground truth and predictions:  {self.sheet}
 Architecture found:            {self.results}/architecture.png, {self.search_dir}/net_config.txt
@@ -380,9 +395,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--data-root", help="a data set of the same layout, instead of drawing one")
     parser.add_argument("--cfg-options", nargs="+", default=[], help="settings of all steps")
     args = parser.parse_args()
+    if args.seed < 0:
+        raise InputError(f"--seed {args.seed}: expected 0 or more")
     if args.task == "all" and args.work_dir:
         raise InputError("--work-dir: the three tasks of all cannot share a folder")
     return args
+
+
+def default_work_dir(task: str, seed: int) -> Path:
+    """The folder of the results; another random seed than the usual 0 has another."""
+    name = "work_dirs/quickstart" + ("" if task == "det" else f"_{task}")
+    return Path(f"{name}_seed{seed}" if seed else name)
 
 
 def main() -> None:
@@ -391,15 +414,13 @@ def main() -> None:
     data_root = args.data_root and user_path(args.data_root)
     settings = [*([f"randomness.seed={args.seed}"] if args.seed else []), *args.cfg_options]
     os.chdir(REPO)
-    sys.stdout.reconfigure(line_buffering=True)
+    screen = open(os.dup(1), "w")  # a step's own stdout is its log
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for task in TASKS if args.task == "all" else [args.task]:
-            suffix = ("" if task == "det" else f"_{task}") + (
-                f"_seed{args.seed}" if args.seed else ""
-            )
-            results = work_dir or Path(f"work_dirs/quickstart{suffix}")
-            quickstart = Quickstart(TASKS[task], results, data_root, settings)
+            results = work_dir or default_work_dir(task, args.seed)
+            quickstart = Quickstart(TASKS[task], results, data_root, settings, screen)
+            quickstart.claim()
             import_libraries(TASKS[task])
             quickstart.run()
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from models import InputError
 
-LOCK = ".lock"
+_NAME = ".lock"
 # open until the process ends: the lock dies with it, however it ends
 _held: dict[str, int] = {}
 
@@ -34,7 +34,7 @@ def hold(work_dir: str | Path) -> None:
     Raises:
         InputError: Another process holds it.
     """
-    path = os.path.realpath(Path(work_dir) / LOCK)
+    path = os.path.realpath(Path(work_dir) / _NAME)
     if path in _held:
         return
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
