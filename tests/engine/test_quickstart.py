@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 from PIL import Image
 
 from engine import quickstart
@@ -193,7 +194,9 @@ def test_another_random_seed_has_its_own_folder():
 def test_a_run_that_is_killed_continues(toy_city, seed_file, tmp_path):
     results = tmp_path / "results"
     arguments = ["--data-root", str(toy_city), "--work-dir", str(results), "--cfg-options"]
-    arguments += [f"model.backbone.init_cfg.seed={seed_file}", "train_dataloader.batch_size=2"]
+    search = Config.fromfile(REPO / "configs/fna_det/retinanet_arch_adapt_toy.py")
+    arguments += [f"model.backbone.init_cfg.seed={seed_file}"]
+    arguments += [f"train_cfg.max_epochs={search.train_cfg.arch_start_epoch + 1}"]
 
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (24, 120))
@@ -225,7 +228,7 @@ def test_a_run_that_is_killed_continues(toy_city, seed_file, tmp_path):
         begun, ended = (line for line in lines if line.startswith(f"{number}/7"))
         assert begun == f"{number}/7  {name}: parameter adaptation  ..."
         assert re.fullmatch(rf"{re.escape(begun[:-3])}done in \d:\d\d  AP \S+, AP50 \S+", ended)
-    table = done.stdout.partition("network ")[2].splitlines()[1:5]
+    table = done.stdout.partition("\nnetwork ")[2].splitlines()[1:5]
     assert [
         line.split("  ")[0].partition(" ")[0] for line in table
     ] == "MobileNetV2 FNA found FNA".split()
