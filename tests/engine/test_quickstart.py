@@ -1,7 +1,5 @@
-"""The quickstart: its steps, what it takes for done, and whole runs of it."""
+"""The quickstart, and a whole run of it."""
 
-import errno
-import fcntl
 import os
 import pty
 import re
@@ -16,126 +14,21 @@ from mmengine.config import Config
 from PIL import Image
 
 from engine import quickstart
-from engine.quickstart import TASKS, Command, Quickstart
+from engine.quickstart import TASKS, Quickstart
 from models import InputError
 from tests.conftest import REPO
 
 from .test_train import run_script
 
-# What a step's process runs in these tests: a module whose main does as its arguments say.
-STEP = """
-import os, signal, sys
-
-def main():
-    print("said to the log")
-    match sys.argv[1:]:
-        case ["fail"]:
-            raise RuntimeError("broken")
-        case ["mistake"]:
-            print("error: the loss is not finite", file=sys.stderr)
-            return 2
-        case ["killed"]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        case ["full disk"]:
-            import resource
-            size = os.stat(1).st_size
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-            print("no room for this")
-"""
-
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
-    """Makes a quickstart in a folder of the test's."""
-    (tmp_path / "step_of_test.py").write_text(STEP)
-    monkeypatch.syspath_prepend(tmp_path)
+    """Makes a quickstart in a folder of the test's; what it says is in the file ``screen``."""
     monkeypatch.chdir(REPO)
     with open(tmp_path / "screen", "w") as screen:
         yield lambda *settings, data_root=None: Quickstart(
             TASKS["det"], tmp_path / "results", data_root, settings, screen
         )
-
-
-def shown(tmp_path) -> list[str]:
-    return (tmp_path / "screen").read_text().splitlines()
-
-
-def call(run: Quickstart, *arguments: str) -> str:
-    """Run the test's module as a step's process, and return the log."""
-    run._call("x", Command("step_of_test", arguments, ["sh", "scripts/x.sh", "a file"]))
-    return (run.results / "x.log").read_text()
-
-
-def test_a_steps_output_is_its_log(start, capfd, tmp_path):
-    run = start()
-    run.claim()
-    assert call(run) == "$ sh scripts/x.sh 'a file'\nsaid to the log\n"
-    assert call(run).count("said to the log") == 2  # of both attempts
-    assert capfd.readouterr() == ("", "") and shown(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    "how, why",
-    [
-        ("fail", "process ended with status 1"),
-        ("mistake", "the loss is not finite"),
-        ("killed", "process ended with status -9"),
-        ("full disk", "process ended with status 1"),
-    ],
-)
-def test_a_failed_step_is_not_done(how, why, start, tmp_path):
-    run = start()
-    run.claim()
-    product = run.results / "x" / "product"
-    product.parent.mkdir()
-    product.write_text("of an earlier attempt")
-    with pytest.raises(InputError, match=f"^x: {why}.* log is {run.results}/x.log") as error:
-        run._step("x", "the step", lambda line: call(run, how), [product])
-    assert "\n" not in str(error.value)
-    assert shown(tmp_path) == ["1/7  the step  ...", "1/7  the step  stopped"]
-
-    again = start()
-    again._step("x", "the step", lambda line: call(again), [product], lambda: "well")
-    assert shown(tmp_path)[-1] == "1/7  the step  done in 0:00  well"
-    third = start()
-    third._step("x", "the step", lambda line: call(third, "fail"), [product], lambda: "well")
-    assert shown(tmp_path)[-1] == "1/7  the step  already there: well"
-
-
-def test_a_step_is_done_with_all_its_products(start, tmp_path, monkeypatch):
-    run, calls = start(), []
-    products = [tmp_path / "one", tmp_path / "two"]
-    (tmp_path / "results/x").mkdir(parents=True)
-
-    def work(line):
-        calls.append(line)
-        products[len(calls) - 1].write_text("there")
-
-    with pytest.raises(InputError, match=f"the step: {products[1]} is missing after it"):
-        run._step("x", "the step", work, products)
-    monkeypatch.setattr(quickstart, "write_whole", no_room)
-    with pytest.raises(OSError, match="No space"):
-        run._step("x", "the step", work, products)
-    monkeypatch.undo()
-    run._step("x", "the step", calls.append, products)
-    run._step("x", "the step", calls.append, products)  # done
-    products[0].unlink()
-    with pytest.raises(InputError, match="is missing"):
-        run._step("x", "the step", calls.append, products)
-    assert len(calls) == 4
-
-
-def no_room(path, content):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def test_another_run_is_refused(start, tmp_path):
-    (tmp_path / "results").mkdir()
-    with open(tmp_path / "results/.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="results: another run is using it"):
-            start().claim()
-    start().claim()
 
 
 def test_results_of_other_settings_go(start, tmp_path):
@@ -144,20 +37,12 @@ def test_results_of_other_settings_go(start, tmp_path):
     old.parent.mkdir()
     old.write_text("{}")
     start().claim()
-    assert old.is_file() and shown(tmp_path) == []
+    assert old.is_file() and (tmp_path / "screen").read_text() == ""
     start("randomness.seed=1").claim()
-    assert not old.parent.exists() and "starting anew" in shown(tmp_path)[0]
+    assert not old.parent.exists() and "starting anew" in (tmp_path / "screen").read_text()
     start("randomness.seed=1").claim()
     start("randomness.seed=1", data_root="elsewhere").claim()
-    assert len(shown(tmp_path)) == 2
-
-
-def test_what_is_no_quickstarts_stays(start, tmp_path):
-    mine = tmp_path / "results" / "mine"
-    mine.mkdir(parents=True)
-    with pytest.raises(InputError, match="holds other things"):
-        start().claim()
-    assert mine.is_dir()
+    assert (tmp_path / "screen").read_text().count("\n") == 2
 
 
 def test_settings_of_a_step_come_last(start):
