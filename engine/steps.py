@@ -77,7 +77,9 @@ class Steps:
             raise InputError(
                 f"work dir {self.folder}: holds other things; remove it, or choose another"
             )
-        if there and found != content:
+        if found == content:
+            return
+        if there:
             self.say(f"Configs or options have changed since {self.folder} was made: starting anew")
             for entry in sorted(there, key=path.__eq__):  # the stamp last: it says whose they are
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
