@@ -2,7 +2,8 @@
 
 A step runs one of the project's entry points with the arguments that a user would type, in a
 process forked from this one: importing the libraries takes seconds, so this process does it for all
-of them. For the forks' sake it computes nothing itself.
+of them. For the forks' sake it computes nothing itself, and asks CUDA for nothing
+(scripts/quickstart.sh sees to that).
 """
 
 import ctypes
