@@ -15,6 +15,7 @@ from torch import distributed
 from models import InputError, SampleError
 
 from .compat.safe_load import PlainHistory
+from .data import ReportData
 from .hooks import ConvertReleased
 
 _SECONDS_FOR_LAUNCHER = 20
@@ -22,8 +23,6 @@ _NOISE = (
     # mmengine's own use of what it deprecates
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
-    # mmseg's metric gives its results no prefix
-    "The prefix is not set in metric class",
 )
 
 
@@ -40,6 +39,7 @@ def build_runner(cfg: Config) -> Runner:
     runner = Runner.from_cfg(cfg)
     runner.register_hook(ConvertReleased())
     runner.register_hook(PlainHistory())
+    runner.register_hook(ReportData())
     runner.logger.addFilter(lambda record: not record.getMessage().startswith(_NOISE))
     return runner
 

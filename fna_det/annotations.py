@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from mmdet.datasets.api_wrappers import COCO
 
-from datasets.images import image_size
-from models import InputError
+from datasets.images import image_size, wrong_size
+from models import DataError, InputError
 
 # of so many images, evenly spread, the headers are read to compare sizes
 _COMPARED_IMAGES = 50
@@ -75,11 +75,9 @@ class Annotations:
         return self  # mmengine copies a data set's metainfo, in which this stands, at every access
 
     def raise_errors(self) -> None:
-        """Raise InputError if the file cannot be used: the first reason, and how many more."""
+        """Raise DataError if the file cannot be used."""
         if self.errors:
-            more = len(self.errors) - 1
-            hint = f" ({more} more: scripts/check_data.sh CONFIG lists all)" if more else ""
-            raise InputError(f"annotation file {self.file}: {self.errors[0]}{hint}")
+            raise DataError([f"annotation file {self.file}: {error}" for error in self.errors])
 
     def refuse_without_boxes(self, purpose: str) -> None:
         """Raise InputError if the file holds no box, of a crowd apart, for a purpose."""
@@ -464,24 +462,6 @@ class Annotations:
                 self.errors.append(f"{name(item)}: {key} is {given}, expected a text")
                 return False
         return True
-
-
-def wrong_size(
-    path: str, found: tuple[int, int] | None, expected: tuple[float, float]
-) -> str | None:
-    """What to say where an image, as it is loaded, is not of the (width, height) that is written.
-
-    ``found`` is None where the image cannot be read, which is said when it is loaded.
-    """
-    if found is None or tuple(found) == tuple(expected):
-        return None
-    width, height = expected
-    swapped = " (swapped, or turned by the EXIF data of the photograph)"
-    return (
-        f"image {path}: is loaded with {found[0]}x{found[1]} pixels, but the annotations say "
-        f"{width}x{height}{swapped if (height, width) == tuple(found) else ''}; boxes belong to "
-        "the image as it is loaded: correct width and height if the boxes fit, else the boxes too"
-    )
 
 
 def _annotation(item: dict) -> str:

@@ -1,6 +1,7 @@
 """mmdet's reader and metric of COCO files, on annotations that are checked once."""
 
 import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from mmdet.datasets import CocoDataset
@@ -9,9 +10,11 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, METRICS
 
 from datasets.classes import check_classes, listed
+from datasets.images import wrong_size
 from models import InputError
 
 from .annotations import Annotations
+from .objects import describe_objects
 
 
 @DATASETS.register_module()
@@ -77,6 +80,19 @@ class CheckedCocoDataset(CocoDataset):
     def warnings(self) -> list[str]:
         """What was mended in the annotations or left out of them, in one line or none."""
         return [self.annotations.warning] if self.annotations.warning else []
+
+    @staticmethod
+    def inspect(results: Mapping) -> tuple[str | None, None]:
+        """What is wrong with an image that was read: its size is not the one that is written."""
+        (height, width), written = results["ori_shape"], (results["width"], results["height"])
+        return wrong_size(results["img_path"], (width, height), written), None
+
+    def details(
+        self, samples: Sequence[Mapping], inspected: Sequence[None], model: Mapping
+    ) -> list[str]:
+        """A table of the objects that were listed."""
+        classes = self.annotations.classes
+        return describe_objects(samples, classes, self.pipeline.transforms, model)
 
 
 @METRICS.register_module()
