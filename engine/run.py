@@ -18,7 +18,7 @@ from torch import distributed
 from models import InputError, SampleError
 
 from .compat.safe_load import PlainHistory
-from .data import ReportData
+from .data import CheckBatches, ReportData
 from .hooks import ConvertReleased
 
 _SECONDS_FOR_LAUNCHER = 20
@@ -43,6 +43,7 @@ def build_runner(cfg: Config) -> Runner:
     runner.register_hook(ConvertReleased())
     runner.register_hook(PlainHistory())
     runner.register_hook(ReportData())
+    runner.register_hook(CheckBatches())
     runner.logger.addFilter(lambda record: not record.getMessage().startswith(_NOISE))
     return runner
 
