@@ -141,10 +141,11 @@ class Annotations:
         self._check_crowds(annotations)
         if not self.errors:
             self._use_only_listed_categories(annotations, content)
-            sizes = np.array([sizes[a["image_id"]] for a in annotations], float).reshape(-1, 2)
+            of_boxes = chain.from_iterable(sizes[a["image_id"]] for a in annotations)
+            sizes = np.fromiter(of_boxes, float, 2 * len(annotations)).reshape(-1, 2)
             kept = self._findable(annotations, boxes, sizes)
-            self._compute_areas([annotations[i] for i in kept], boxes[kept])
-            content["annotations"] = [annotations[i] for i in kept]
+            content["annotations"] = [annotations[i] for i in kept.tolist()]
+            self._compute_areas(content["annotations"], boxes[kept])
         if not self.errors and category_ids is not None:
             names = {category["id"]: category["name"] for category in content["categories"]}
             self.boxes = Counter(
