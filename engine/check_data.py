@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 from models import DataError, InputError, SampleError
 
 from .config import OneLineParser, add_arguments, load_config
-from .data import sources
+from .data import no_batch, sources
 from .run import run
 from .work_dir import make_work_dir
 
@@ -70,35 +70,49 @@ def check_split(cfg: Config, split: str) -> int:
     if split == "test" and loader.dataset == cfg.get("val_dataloader", {}).get("dataset"):
         print("test: the same as val")
         return 0
+    errors: list[str] = []
     try:
         dataset = DATASETS.build(loader.dataset)
+    except InputError as error:
+        return say(split, error.reasons if isinstance(error, DataError) else [str(error)])
+    try:
         if evaluator := cfg.get(f"{split}_evaluator"):
             Evaluator(evaluator).dataset_meta = dataset.metainfo
     except InputError as error:
-        reasons = error.reasons if isinstance(error, DataError) else [str(error)]
-        for reason in reasons:
-            print(f"{split}: error: {reason}")
-        return len(reasons)
-    errors = 0
-    for source in sources(dataset):
-        print(f"{split}: {source.summary()}")
-        for warning in source.warnings():
-            print(f"{split}: warning: {warning}")
-        samples = [source.get_data_info(index) for index in range(len(source))]
-        found = read_samples(samples, source)
-        for error, _ in found:
-            if error:
-                print(f"{split}: error: {error}")
-                errors += 1
-        read = [
-            (sample, inspected)
-            for sample, (error, inspected) in zip(samples, found, strict=True)
-            if not error
-        ]
-        if read:
-            for line in source.details(*zip(*read, strict=True), cfg.model):
-                print(f"    {line}")
-    return errors
+        errors.append(str(error))
+    if split == "train" and loader.get("drop_last") and len(dataset) < loader.batch_size:
+        errors.append(no_batch("train_dataloader", len(dataset), loader.batch_size))
+    wrong = say(split, errors)
+    checked = list(sources(dataset))
+    if not checked:
+        print(f"{split}: {len(dataset)} samples, not checked: of the kind {type(dataset).__name__}")
+    return wrong + sum(check_samples(source, split, cfg.model) for source in checked)
+
+
+def check_samples(source: Dataset, split: str, model: Mapping) -> int:
+    """Read all images of a data set, print what is in it; returns the number of errors."""
+    print(f"{split}: {source.summary()}")
+    for warning in source.warnings():
+        print(f"{split}: warning: {warning}")
+    samples = [source.get_data_info(index) for index in range(len(source))]
+    found = read_samples(samples, source)
+    wrong = say(split, [error for error, _ in found if error])
+    right = [
+        (sample, inspected)
+        for sample, (error, inspected) in zip(samples, found, strict=True)
+        if not error
+    ]
+    if right:
+        for line in source.details(*zip(*right, strict=True), model):
+            print(f"    {line}")
+    return wrong
+
+
+def say(split: str, errors: Sequence[str]) -> int:
+    """Print errors, and count them."""
+    for error in errors:
+        print(f"{split}: error: {error}")
+    return len(errors)
 
 
 def read_samples(samples: Sequence[Mapping], source: Dataset) -> list[tuple[str | None, object]]:
