@@ -8,8 +8,10 @@ from .bn_statistics import UpdateBNStatistics
 from .compat.cpu import CPUAmpOptimWrapper, CPUDistributedDataParallel
 from .compat.mmcv_ops import install
 from .compat.safe_load import PlainHistory, install_safe_loading
+from .data import CheckBatches, ReportData
 from .hooks import ChannelsLast, CheckModel, ConvertReleased, KeepNetConfig, MatchCheckpoint
 from .model import init_model
+from .pictures import DrawPredictions
 from .resume import SeededBatchSampler, SeededDataset, SeededIterLoop
 
 install()  # before mmdet's or mmseg's models are imported
@@ -19,11 +21,14 @@ __all__ = [
     "CPUAmpOptimWrapper",
     "CPUDistributedDataParallel",
     "ChannelsLast",
+    "CheckBatches",
     "CheckModel",
     "ConvertReleased",
+    "DrawPredictions",
     "KeepNetConfig",
     "MatchCheckpoint",
     "PlainHistory",
+    "ReportData",
     "SeededBatchSampler",
     "SeededDataset",
     "SeededIterLoop",
