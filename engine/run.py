@@ -14,8 +14,7 @@ from torch import distributed
 
 from models import InputError, SampleError
 
-from .compat import mmcv_ops
-from .compat.safe_load import PlainHistory, install_safe_loading
+from .compat.safe_load import PlainHistory
 from .hooks import ConvertReleased
 
 _SECONDS_FOR_LAUNCHER = 20
@@ -63,8 +62,6 @@ def one_line(error: InputError) -> str:
 
 def run(main: Callable[[], None]) -> None:
     """Run ``main``; exit 2 after a user's mistake, 130 when interrupted."""
-    mmcv_ops.install()  # before a config imports mmdet
-    install_safe_loading()
     # all processes of a machine find the same mistake; another machine may have one of its own
     speaks = os.environ.get("LOCAL_RANK", "0") == "0"
     try:

@@ -4,20 +4,8 @@ dataset_type = "CheckedCityscapesDataset"
 data_root = "data/cityscapes/"
 crop_size = (769, 769)
 
-# mmengine gives it to the model. An image smaller than the crop is padded: with the mean, which is
-# 0 once it is subtracted, and with labels that are ignored.
-data_preprocessor = dict(
-    type="SegDataPreProcessor",
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    bgr_to_rgb=True,
-    size=crop_size,
-    pad_val=0,
-    seg_pad_val=255,
-)
-
 # the steps by name: a config that changes one writes its pipelines anew, of these and its own
-load = [dict(type="LoadCheckedImage"), dict(type="LoadCheckedAnnotations")]
+load = [dict(type="LoadImageFromFile"), dict(type="LoadCheckedAnnotations")]
 rescale = dict(
     type="RandomChoice",
     transforms=[

@@ -3,7 +3,7 @@ dataset_type = "CheckedCocoDataset"
 data_root = "data/coco/"
 
 # the steps by name: a config that changes one writes its pipelines anew, of these and its own
-load_image = dict(type="LoadCheckedImage")
+load_image = dict(type="LoadImageFromFile")
 load_boxes = dict(type="LoadAnnotations", with_bbox=True)
 resize = dict(type="Resize", scale=(1333, 800), keep_ratio=True)
 flip = dict(type="RandomFlip", prob=0.5)

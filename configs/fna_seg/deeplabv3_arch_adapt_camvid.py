@@ -12,8 +12,10 @@ crop_size = (161, 161)
 # height and width at which MAdds are counted
 input_size = crop_size
 
-data_preprocessor = dict(size=crop_size)
-model = dict(decode_head=dict(num_classes=11))
+model = dict(
+    data_preprocessor=dict(size=crop_size),
+    decode_head=dict(num_classes=11),
+)
 
 resize = dict(_base_.resize, scale=(480, 360))
 crop = dict(_base_.crop, crop_size=crop_size)

@@ -14,8 +14,8 @@ input_size = crop_size
 # Every process computes the same path: only its gradients are averaged.
 model_wrapper_cfg = dict(type="SampledPathParallel")
 
-data_preprocessor = dict(size=crop_size)
 model = dict(
+    data_preprocessor=dict(size=crop_size),
     backbone=dict(
         _delete_=True,
         type="FNASuperNet",

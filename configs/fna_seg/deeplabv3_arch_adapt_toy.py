@@ -8,7 +8,7 @@ crop_size = (129, 129)
 # height and width at which MAdds are counted
 input_size = crop_size
 
-data_preprocessor = dict(size=crop_size)
+model = dict(data_preprocessor=dict(size=crop_size))
 
 resize = dict(_base_.resize, scale=(512, 256))
 crop = dict(_base_.crop, crop_size=crop_size)

@@ -12,8 +12,10 @@ crop_size = (193, 193)
 # height and width at which MAdds are counted
 input_size = (360, 480)
 
-data_preprocessor = dict(size=crop_size)
-model = dict(decode_head=dict(num_classes=11))
+model = dict(
+    data_preprocessor=dict(size=crop_size),
+    decode_head=dict(num_classes=11),
+)
 
 crop = dict(_base_.crop, crop_size=crop_size)
 train_pipeline = [*_base_.load, _base_.rescale, crop, _base_.flip, _base_.pack]

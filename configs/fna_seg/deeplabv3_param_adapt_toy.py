@@ -8,8 +8,10 @@ crop_size = (193, 193)
 # height and width at which MAdds are counted
 input_size = (256, 512)
 
-data_preprocessor = dict(size=crop_size)
-model = dict(test_cfg=dict(crop_size=crop_size, stride=(129, 129)))
+model = dict(
+    data_preprocessor=dict(size=crop_size),
+    test_cfg=dict(crop_size=crop_size, stride=(129, 129)),
+)
 
 crop = dict(_base_.crop, crop_size=crop_size)
 train_pipeline = [*_base_.load, _base_.rescale, crop, _base_.flip, _base_.pack]
