@@ -61,14 +61,9 @@ def test_reads_every_image_with_its_label(root):
 def test_camvid(split, images, fna_data):
     if not (fna_data / "camvid").is_dir():
         pytest.skip(f"no CamVid in {fna_data} ($FNA_DATA)")
-    cfg = Config.fromfile(REPO / "configs/_base_/camvid.py")
+    cfg = Config.fromfile(REPO / "configs/_base_/data/camvid.py")
     dataset = DATASETS.build(
-        dict(
-            cfg.camvid,
-            data_root=str(fna_data / "camvid"),
-            data_prefix=cfg.camvid_prefix[split],
-            pipeline=LOAD,
-        )
+        dict(cfg.dataset | cfg.splits[split], data_root=str(fna_data / "camvid"), pipeline=LOAD)
     )
     assert len(dataset) == images
     assert len(dataset.metainfo["palette"]) == len(dataset.metainfo["classes"]) == 11
@@ -234,7 +229,7 @@ def test_a_mistake_in_a_loaders_process_is_one_line(root):
 
 def test_a_crop_larger_than_the_image_is_padded(root):
     """Through the real pipeline and preprocessor: the mean colour, and labels that do not count."""
-    cfg = Config.fromfile(REPO / "configs/_base_/cityscapes.py")
+    cfg = Config.fromfile(REPO / "configs/_base_/cityscapes_segmentation.py")
     model = Config.fromfile(REPO / "configs/_base_/deeplabv3.py").model
     dataset = load(root, pipeline=cfg.train_pipeline)  # images of 128x64, at most twice as large
     loader = Runner.build_dataloader(
@@ -265,7 +260,7 @@ def test_a_crop_larger_than_the_image_is_padded(root):
 
 
 def test_a_crop_smaller_than_the_image_has_its_size(root):
-    cfg = Config.fromfile(REPO / "configs/_base_/cityscapes.py")
+    cfg = Config.fromfile(REPO / "configs/_base_/cityscapes_segmentation.py")
     crop = dict(cfg.crop, crop_size=(33, 49))
     dataset = load(root, pipeline=[*cfg.load, cfg.rescale, crop, cfg.flip, cfg.pack])
     assert all(sample["inputs"].shape == (3, 33, 49) for sample in dataset)
