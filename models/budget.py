@@ -3,6 +3,7 @@
 As in LightNAS (Luo et al., 2022).
 """
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,19 +17,24 @@ from .errors import InputError
 from .net_config import NetConfig
 from .supernet import FNASuperNet
 
+_LEARNING = dict(rate=0.02, damping=1.0, negative=False)
 _OF_SEED = re.compile(r"(\d+(?:\.\d+)?) seed")
 
 
 class BudgetTerm:
-    """λ · (cost / target − 1), with a λ that learns: it grows while the cost is above its target.
+    """λ · gap + damping / 2 · gap², where gap = cost / target − 1 and λ learns.
 
-    The cost is the whole backbone's: of the searched layers what is expected, and what is fixed.
+    λ grows while the cost is above its target. The cost is the whole backbone's: of the searched
+    layers what is expected, and what is fixed. Without damping, cost and λ would swing about the
+    target, because α follows λ late; what damping adds is 0 at the target (an augmented
+    Lagrangian: Hestenes, 1969). Where λ + damping · gap would be below its least, the term is flat.
 
     Args:
         cost: What prices an op.
         target: What the backbone may cost, as ``cost`` counts.
         fixed: What of it is not searched.
         rate: λ's learning rate: what one architecture step adds for a cost of twice the target.
+        damping: What a step feels on top of λ for a cost of twice the target.
         negative: Whether λ may fall below 0 and pull a cheaper network up to the target.
         input_size: (height, width) in pixels at which ops are priced.
     """
@@ -39,11 +45,13 @@ class BudgetTerm:
         target: float,
         fixed: float,
         rate: float,
+        damping: float,
         negative: bool,
         input_size: tuple[int, int],
     ):
         self.cost, self.target, self.fixed = cost, target, fixed
-        self.rate, self.negative = rate, negative
+        self.rate, self.damping = rate, damping
+        self.least = -math.inf if negative else 0.0  # λ's
         self.input_size = input_size
         self.weight = 0.0  # λ
 
@@ -54,13 +62,15 @@ class BudgetTerm:
 
     def __call__(self, expected: Tensor) -> Tensor:
         """Expected cost of the searched layers, a scalar → the term, a scalar."""
-        return self.weight * ((expected + self.fixed) / self.target - 1)
+        gap = (expected + self.fixed) / self.target - 1
+        felt = (self.weight + self.damping * gap).clamp_min(self.least)
+        # its derivative by the gap is what is felt of λ
+        return (felt.square() - self.weight**2) / (2 * self.damping)
 
     def learn(self, expected: float) -> None:
         """One step of λ, along the gradient of the term in λ."""
-        self.weight += self.rate * ((expected + self.fixed) / self.target - 1)
-        if not self.negative:
-            self.weight = max(self.weight, 0.0)
+        gap = (expected + self.fixed) / self.target - 1
+        self.weight = max(self.weight + self.rate * gap, self.least)
 
     def __str__(self) -> str:
         height, width = self.input_size
@@ -79,8 +89,8 @@ def cost_term(
     Args:
         cfg: What :meth:`CostTerm.from_cfg` takes, for a fixed λ; or, in place of ``weight``,
             ``base`` and ``scale``, a ``target`` (in units of the cost, or as ``'0.9 seed'``, times
-            what the seed's architecture costs), and ``rate`` and ``negative`` where the defaults
-            do not serve.
+            what the seed's architecture costs), and ``rate``, ``damping`` and ``negative`` where
+            the defaults do not serve.
         seed: The seed's architecture.
 
     Raises:
@@ -92,11 +102,12 @@ def cost_term(
     # a config that inherits a fixed λ and asks for a target means the target
     cfg = {key: value for key, value in cfg.items() if key not in ("weight", "base", "scale")}
     target, input_size = cfg.pop("target"), cfg.pop("input_size", None)
-    rate, negative = cfg.pop("rate", 0.02), cfg.pop("negative", False)
+    learning = {key: cfg.pop(key, default) for key, default in _LEARNING.items()}
     if input_size is None:
         raise InputError("cost: input_size is missing or unknown")
-    if not _is_number(rate) or rate <= 0:
-        raise InputError(f"cost: rate {rate!r}, expected a number above 0")
+    for key in ("rate", "damping"):
+        if not _is_number(learning[key]) or learning[key] <= 0:
+            raise InputError(f"cost: {key} {learning[key]!r}, expected a number above 0")
     try:
         cost = COSTS.build(cfg)
     except (KeyError, TypeError) as error:
@@ -111,7 +122,7 @@ def cost_term(
             f"cost: target {target / cost.unit:.4g}, but backbones of this search space cost "
             f"{least / cost.unit:.4g} to {greatest / cost.unit:.4g} (in {cost.unit:g} {cost.name})"
         )
-    return BudgetTerm(cost, target, fixed, rate, negative, tuple(input_size))
+    return BudgetTerm(cost, target, fixed, **learning, input_size=tuple(input_size))
 
 
 def _is_number(value: object) -> bool:

