@@ -133,6 +133,11 @@ class FNASuperNet(StagedBackbone):
         """softmax(α / temperature) of every searched layer."""
         return [layer.probabilities() for layer in self.mixed_layers]
 
+    def set_temperature(self, temperature: float) -> None:
+        """Set what divides α before the softmax, in every searched layer."""
+        for layer in self.mixed_layers:
+            layer.temperature = temperature
+
     def set_path(self, path: Sequence[int] | None) -> None:
         """Choose one candidate for each searched layer, by its index, or all of them by None."""
         choices = [None] * len(self.mixed_layers) if path is None else path

@@ -13,7 +13,7 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor
 
-from models import FNASuperNet, InputError, NetConfig
+from models import BudgetTerm, CostTerm, FNASuperNet, InputError, NetConfig
 
 _MOST_DRAWS = 10_000
 
@@ -74,27 +74,26 @@ class Candidate:
 def propose(
     supernet: FNASuperNet,
     prices: Sequence[Tensor],
-    fixed: float,
-    budget: float | None,
+    term: CostTerm | BudgetTerm,
     count: int,
     generator: torch.Generator,
 ) -> list[Candidate]:
     """The architecture that α prefers, and others drawn by softmax(α): different ones, each within
-    the budget. Fewer than ``count`` where α has decided."""
+    the term's budget, if it has one. Fewer than ``count`` where α has decided."""
     candidates: dict[NetConfig, Candidate] = {}
 
     def consider(path: list[int]) -> None:
         net_config = supernet.search_space.net_config(path)
         priced = sum(layer[choice].item() for layer, choice in zip(prices, path, strict=True))
-        if net_config in candidates or (budget is not None and priced > budget):
+        if net_config in candidates or (term.budget is not None and priced > term.budget):
             return
         score = sum(
             alpha.detach().log_softmax(0)[choice].item()
             for alpha, choice in zip(supernet.alphas(), path, strict=True)
         )
-        candidates[net_config] = Candidate(path, net_config, score, priced + fixed)
+        candidates[net_config] = Candidate(path, net_config, score, priced + term.fixed)
 
-    consider(supernet.best_path(prices, budget))
+    consider(supernet.best_path(prices, term.budget))
     for _ in range(_MOST_DRAWS):
         if len(candidates) == count:
             break
