@@ -1,9 +1,33 @@
 """Images of a data set, of either task."""
 
+import warnings
+
 import cv2
 from mmcv.transforms import LoadImageFromFile
+from PIL import ExifTags, Image
 
 from models import SampleError
+
+# of the eight ways to hold a camera, those that lie on their side
+_SIDEWAYS = (5, 6, 7, 8)
+
+
+def image_size(path: str) -> tuple[int, int] | None:
+    """(width, height) of an image as it is loaded, that is turned by its EXIF data, from its head.
+
+    None if the file cannot be read.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            width, height = image.size
+            # Pillow itself turns the size of a TIFF
+            if image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in (
+                _SIDEWAYS
+            ):
+                return height, width
+            return width, height
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
 
 
 class LoadCheckedImage(LoadImageFromFile):

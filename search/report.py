@@ -51,9 +51,9 @@ class ArchReport(Hook):
     """Logs and writes the search's results, and keeps its state in checkpoints.
 
     It writes into the work dir, each file whole or not at all: after every epoch ``alpha.json`` (α
-    after each epoch so far), and from the first epoch in which α learned ``net_config.txt`` (the
-    derived architecture, for parameter adaptation), ``architecture.png``, ``alpha.png`` and
-    ``cost.png``.
+    after each epoch so far, and how undecided it is now), and from the first epoch in which α
+    learned ``net_config.txt`` (the derived architecture, for parameter adaptation),
+    ``architecture.png``, ``alpha.png`` and ``cost.png``.
 
     Args:
         model: A model whose backbone is an FNASuperNet.
@@ -88,13 +88,16 @@ class ArchReport(Hook):
         self.reported = self._choices()
 
     def log(self, runner: Runner) -> None:
-        """Add to the numbers that are about to be logged: how undecided α is, and how many layers
-        prefer another op than in the line before."""
+        """Add to the numbers that are about to be logged: how undecided α is, in nats and as a
+        share of uniform, and how many layers prefer another op than in the line before."""
         if runner.epoch < self.arch_start_epoch:
             return
         choices = self._choices()
         changed = sum(now != then for now, then in zip(choices, self.reported, strict=True))
         runner.message_hub.update_scalar("train/alpha_entropy", mean_entropy(self.backbone))
+        runner.message_hub.update_scalar(
+            "train/alpha_undecided", undecided(self.backbone.probabilities())
+        )
         runner.message_hub.update_scalar("train/alpha_changed", changed)
         self.reported = choices
         with torch.no_grad():
@@ -112,7 +115,11 @@ class ArchReport(Hook):
         if not is_main_process():
             return
         folder = Path(runner.work_dir)
-        record = {"search_space": self.search_space, "alpha": self.history}
+        record = {
+            "search_space": self.search_space,
+            "undecided": undecided(self.backbone.probabilities()),
+            "alpha": self.history,
+        }
         write_whole(folder / "alpha.json", (json.dumps(record) + "\n").encode())
         if runner.epoch < self.arch_start_epoch:
             return  # α is still what it was drawn as
@@ -155,8 +162,8 @@ class ArchReport(Hook):
             stages.setdefault(layer.split(".")[0], []).append((layer, share))
         lines, scalars = [], {}
         for stage, layers in stages.items():
-            entropy = sum(_relative_entropy(share) for _, share in layers) / len(layers)
-            scalars[f"alpha_entropy/stage_{stage}"] = entropy
+            entropy = undecided([share for _, share in layers])
+            scalars[f"alpha_undecided/stage_{stage}"] = entropy
             line = f"stage {stage} {100 * entropy:.0f} %"
             if skips := self._skip_shares(layers):
                 scalars[f"alpha_skip/stage_{stage}"] = sum(skips) / len(skips)
@@ -281,10 +288,12 @@ def mean_entropy(backbone: FNASuperNet) -> float:
     return torch.stack(entropies).mean().item()
 
 
-def _relative_entropy(share: Tensor) -> float:
-    """Entropy of a layer's softmax(α), of what it is where all candidates are equal."""
-    uniform = math.log(len(share))
-    return torch.special.entr(share).sum().item() / uniform if uniform else 0.0
+def undecided(shares: Sequence[Tensor]) -> float:
+    """The mean entropy of layers' softmax(α) as a share of what it is where all candidates are
+    equal: 1 to 0."""
+    uniform = sum(math.log(len(share)) for share in shares)
+    entropy = sum(torch.special.entr(share.detach()).sum().item() for share in shares)
+    return entropy / uniform if uniform else 0.0
 
 
 def derived_backbone(supernet: FNASuperNet, net_config: NetConfig) -> FNABackbone:
