@@ -11,7 +11,7 @@ from .cost import (
     expected_cost,
     price_list,
 )
-from .errors import InputError, SampleError
+from .errors import DataError, InputError, SampleError
 from .inherit import Inherit
 from .net_config import NetConfig
 from .ops import register_op
@@ -25,6 +25,7 @@ __all__ = [
     "COSTS",
     "BudgetTerm",
     "CostTerm",
+    "DataError",
     "FNABackbone",
     "FNASuperNet",
     "Inherit",
