@@ -125,6 +125,8 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
             loader.batch_sampler.set_seed(runner.seed)  # a resumed run's is known only now
         self._arch_iter = self._arch_steps_before(self.iter)
         self._arch_batches = endless_batches(self.arch_dataloader, self._arch_iter)
+        if self._arch_iter:
+            self._set_temperature(self._arch_iter - 1)  # as the interrupted run had it
         alphas = {id(alpha) for alpha in self.backbone.alphas()}
         self._learning_weights = [
             p for p in self.model.parameters() if p.requires_grad and id(p) not in alphas
@@ -169,6 +171,12 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         )
         self._iter += 1
 
+    def _set_temperature(self, step: int) -> None:
+        """To that of an architecture step, where the config has a schedule."""
+        if self.temperature:
+            steps = self._arch_steps_before(self.max_iters)
+            self.backbone.set_temperature(self.temperature.at(step, steps))
+
     def _arch_steps_before(self, iteration: int) -> int:
         return self.turns.arch_steps_before(iteration, len(self.dataloader))
 
@@ -191,9 +199,7 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         """One step of α with all ops active; weights and buffers stay as they are."""
         step = self._arch_iter
         self.backbone.set_path(None)
-        if self.temperature:
-            steps = self._arch_steps_before(self.max_iters)
-            self.backbone.set_temperature(self.temperature.at(step, steps))
+        self._set_temperature(step)
         set_random_seed(derive_seed(self.runner.seed, _ARCH_STEP, step, get_rank()))
         wrapper = self.runner.optim_wrapper["arch"]
         with self._fixed_weights():
