@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, init_default_scope
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.config import load_config
-from models import FNABackbone, NetConfig, count_madds, count_params
+from models import CostTerm, FNABackbone, NetConfig, count_madds, count_params
 from search.pictures import draw_alpha, draw_architectures
 from search.report import ArchReport, mean_entropy, to_png
 from tests.conftest import REPO, net_config_file
@@ -145,7 +145,8 @@ def test_sizes_are_the_published_ones():
     cfg = Config.fromfile(REPO / "configs/fna_det/retinanet_arch_adapt_coco.py")
     cfg.model.backbone.init_cfg = None
     model = MODELS.build(cfg.model)
-    report = ArchReport(model, (800, 1088), net_config_file("mobilenetv2"), 8, {})
+    term = CostTerm.from_cfg(cfg.train_cfg.cost)
+    report = ArchReport(model, term, [], net_config_file("mobilenetv2"), 8, {})
     text = report.compare(NetConfig.parse(net_config_file("retinanet")))
     derived, seed = text.split("; the seed's: ")
     assert "whole model 11.732M params 133.030B MAdds, at 800x1088" in derived
