@@ -33,6 +33,15 @@ _MAX_OBJECTS = 10**8  # that printing or copying what a file holds would meet
 # What loading may take beyond the process's own memory: objects are larger than their pickle.
 _MEMORY_FACTOR, _MEMORY = 8, 512 * 2**20
 
+_REPO = Path(__file__).resolve().parent.parent
+
+
+def locate(path: str | os.PathLike) -> Path:
+    """Where a path leads, absolute: from the current folder or, if nothing is there, from the
+    repository."""
+    here, in_repo = Path(path).expanduser().absolute(), _REPO / path
+    return in_repo if in_repo.exists() and not here.exists() else here
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that, whatever happens, it is the old one or the new one."""

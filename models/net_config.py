@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import InputError, printable, shown
-from .files import open_regular
+from .files import locate, open_regular
 from .ops import SKIP, parse_op
 
 _ROW = re.compile(
@@ -64,7 +64,8 @@ class NetConfig:
 
         Args:
             source: A NetConfig (returned as it is), text in the released form, the path of a file
-                that holds such text, or ``[[[in, out], [op, ...], stride], ...]``.
+                that holds such text (from the current folder or else the repository), or
+                ``[[[in, out], [op, ...], stride], ...]``.
 
         Raises:
             InputError: The text is malformed, names an unknown op, a stage has only skips, or its
@@ -145,7 +146,7 @@ def _read(source: str | Path) -> tuple[str, str]:
     else:
         where = f"net_config file {printable(str(source))}"
         try:
-            with open_regular(source) as file:
+            with open_regular(locate(source)) as file:
                 text = file.read(4 * _MAX_TEXT + 1).decode()  # UTF-8 has up to 4 bytes a character
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "is not a text file"
