@@ -16,17 +16,21 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.logging import MMLogger
-from mmengine.registry import build_from_cfg
+from mmengine.registry import OPTIMIZERS, Registry, build_from_cfg
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from models import InputError
-from models.errors import printable
+from models.errors import printable, shown
 
 from .settings import did_you_mean
 
 # not of the settings: the device's, or another process's
 _OTHERS_FAULT = (torch.OutOfMemoryError, torch.AcceleratorError, torch.distributed.DistError)
+# what a data set takes, and not what repeats or joins data sets
+_OF_DATA = set(signature(BaseDataset).parameters)
 # functions of mmengine that build, and their argument that is a part of the config
 _BUILDERS = {
     build_from_cfg.__code__: "cfg",
@@ -61,11 +65,26 @@ class CheckedRunner(Runner):
 
     def build_optim_wrapper(self, optim_wrapper):
         with building(self.cfg):
+            _check_optimizers(self.cfg)
             return super().build_optim_wrapper(optim_wrapper)
 
     def build_param_scheduler(self, scheduler):
         with building(self.cfg):
             return super().build_param_scheduler(scheduler)
+
+
+def _check_optimizers(cfg: Config) -> None:
+    """mmengine asks for an optimizer's signature before it has looked whether there is one."""
+    for path, part in _parts(cfg):
+        kind = part.get("type")
+        if (
+            path.split(".")[-1] == "optimizer"
+            and isinstance(kind, str)
+            and not OPTIMIZERS.get(kind)
+        ):
+            raise InputError(
+                f"{path}: unknown type {shown(kind)}{did_you_mean(kind, _names(OPTIMIZERS))}"
+            )
 
 
 @contextmanager
@@ -114,29 +133,34 @@ def describe(error: Exception, cfg: Config) -> str:
 
 
 def _explain(error: Exception, message: str, part: Mapping, local: Mapping) -> str:
-    kind = part.get("type")
-    kind = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
+    kind = part.get("type", "")
+    kind = f"{kind if isinstance(kind, str) else getattr(kind, '__name__', kind)}"
+    who = f"{kind} " if kind else ""
     if match := re.search(r"got an unexpected keyword argument '(\w+)'", message):
-        argument, cls = match[1], local.get("obj_cls")
-        inner = part.get("dataset")
-        if isinstance(inner, Mapping) and argument in ("metainfo", "data_root", *inner):
-            hint = f"; {argument} belongs one level deeper, to dataset.{argument}"
+        argument, inner = match[1], part.get("dataset")
+        if isinstance(inner, Mapping) and argument in _OF_DATA:
+            hint = f"; it belongs one level deeper, as dataset.{argument}"
         else:
-            hint = did_you_mean(argument, signature(cls).parameters) if cls else ""
-        return f"{kind} has no argument '{argument}'{hint}"
-    if match := re.search(
-        r"missing \d+ required (?:positional|keyword-only) arguments?: (.+)", message
-    ):
-        return f"{kind} needs {match[1]}"
-    if isinstance(error, KeyError) and (
-        match := re.search(r"(\S+) is not in the \S+ registry", message)
-    ):
-        registry = local.get("registry")
-        hint = did_you_mean(kind, registry.module_dict) if registry is not None else ""
-        return f"unknown type '{kind}'{hint}"
-    if "type" not in part and isinstance(error, KeyError):
+            hint = did_you_mean(argument, signature(local.get("obj_cls", DataLoader)).parameters)
+        return f"{who}has no argument '{argument}'{hint}"
+    if match := re.search(r"missing \d+ required [a-z -]*arguments?: (.+)", message):
+        return f"{who}needs {match[1]}"
+    if isinstance(error, KeyError) and " is not in the " in message and kind in message:
+        return f"unknown type '{kind}'{did_you_mean(kind, _names(local.get('registry')))}"
+    if isinstance(error, KeyError) and not kind:
         return "has no type, expected the name of what to build"
+    if not message:  # of an assertion, whose code is all that it says
+        message = traceback.extract_tb(error.__traceback__)[-1].line or "no reason given"
     return f"{kind}: {type(error).__name__}: {message}".removeprefix(": ")
+
+
+def _names(registry: Registry | None) -> list[str]:
+    """The names that a registry and those above it know."""
+    names = []
+    while registry is not None:
+        names += registry.module_dict
+        registry = registry.parent
+    return names
 
 
 def _key(part: Mapping, cfg: Config) -> str | None:

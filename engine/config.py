@@ -93,7 +93,7 @@ def load_config(args: argparse.Namespace) -> Config:
     path = user_path(args.config)
     if not Path(path).is_file():
         raise InputError(f"config {args.config}: no such file")
-    work_dir = args.work_dir and str(Path(args.work_dir).expanduser().absolute())
+    work_dir = args.work_dir and os.path.abspath(os.path.expanduser(args.work_dir))
     data_root = args.data_root and user_path(args.data_root)
     net_config = args.net_config
     if net_config and not is_text(net_config):

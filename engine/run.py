@@ -19,6 +19,7 @@ from torch import distributed
 from models import InputError, SampleError
 from models.errors import printable
 
+from .building import CheckedRunner
 from .compat.safe_load import PlainHistory
 from .hooks import ConvertReleased
 

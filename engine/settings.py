@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from importlib.util import find_spec
 from inspect import signature
+from types import NoneType
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -39,8 +40,11 @@ _KINDS = {
     "default_hooks": "settings",
     "env_cfg": "settings",
     "randomness": "settings",
+    "auto_scale_lr": "settings",
+    "headline": "settings",
     "custom_hooks": "a list of settings with a type",
 }
+_TEXTS = ("data_root", "work_dir", "load_from", "experiment_name")
 # what mmengine's Runner reads of a config besides the arguments of its own
 _READ = {
     "activation_checkpointing",
@@ -96,6 +100,12 @@ def check_settings(cfg: Config) -> None:
         typed = not fits or "type" not in expected or all("type" in part for part in parts)
         if (value is not None or key == "model") and not (fits and typed):
             raise _wrong(key, value, expected)
+    for key in _TEXTS:
+        if not isinstance(cfg.get(key), str | NoneType):
+            raise _wrong(key, cfg.get(key), "text")
+    size = cfg.get("input_size", (1, 1))
+    if not isinstance(size, list | tuple) or [_is_whole(side, 1) for side in size] != [True] * 2:
+        raise _wrong("input_size", size, "(height, width)")
     for path, value in _settings(cfg):
         if isinstance(value, float) and math.isnan(value):
             raise _wrong(path, value, "a number")

@@ -39,8 +39,8 @@ _REPO = Path(__file__).resolve().parent.parent
 def locate(path: str | os.PathLike) -> Path:
     """Where a path leads, absolute: from the current folder or, if nothing is there, from the
     repository."""
-    here, in_repo = Path(path).expanduser().absolute(), _REPO / path
-    return in_repo if in_repo.exists() and not here.exists() else here
+    here, in_repo = Path(os.path.expanduser(path)).absolute(), _REPO / path
+    return in_repo if os.path.exists(in_repo) and not os.path.exists(here) else here
 
 
 def write_whole(path: Path, content: bytes) -> None:
