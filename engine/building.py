@@ -35,7 +35,6 @@ _OF_DATA = set(signature(BaseDataset).parameters)
 _BUILDERS = {
     build_from_cfg.__code__: "cfg",
     Runner.build_dataloader.__code__: "dataloader",
-    Runner.set_randomness.__code__: "randomness",
 }
 
 
@@ -77,14 +76,10 @@ def _check_optimizers(cfg: Config) -> None:
     """mmengine asks for an optimizer's signature before it has looked whether there is one."""
     for path, part in _parts(cfg):
         kind = part.get("type")
-        if (
-            path.split(".")[-1] == "optimizer"
-            and isinstance(kind, str)
-            and not OPTIMIZERS.get(kind)
-        ):
-            raise InputError(
-                f"{path}: unknown type {shown(kind)}{did_you_mean(kind, _names(OPTIMIZERS))}"
-            )
+        is_name = path.split(".")[-1] == "optimizer" and isinstance(kind, str)
+        if is_name and OPTIMIZERS.get(kind) is None:
+            hint = did_you_mean(kind, _names(OPTIMIZERS))
+            raise InputError(f"config {_name(cfg)}: {path}: unknown type {shown(kind)}{hint}")
 
 
 @contextmanager

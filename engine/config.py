@@ -91,7 +91,7 @@ def load_config(args: argparse.Namespace) -> Config:
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     path = user_path(args.config)
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise InputError(f"config {args.config}: no such file")
     work_dir = args.work_dir and os.path.abspath(os.path.expanduser(args.work_dir))
     data_root = args.data_root and user_path(args.data_root)
@@ -157,7 +157,7 @@ def set_data_root(cfg: Config, root: str) -> None:
     Raises:
         InputError: ``root`` is no folder, or the config has no ``data_root`` to replace.
     """
-    if not Path(root).is_dir():
+    if not os.path.isdir(root):
         raise InputError(f"data root {root}: is no folder")
     if not cfg.get("data_root"):
         raise InputError("--data-root: the config has no data_root for it to replace")

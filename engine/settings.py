@@ -114,7 +114,11 @@ def check_settings(cfg: Config) -> None:
             raise _wrong(path, value, f"a whole number from {least} on")
         if path.endswith(".indices") and value == 0:
             raise _wrong(path, value, "how many samples to use, or a list of their numbers")
-    seed = cfg.get("randomness", {}).get("seed")
+    randomness = cfg.get("randomness") or {}
+    known = list(signature(Runner.set_randomness).parameters)[1:]
+    if unknown := next((key for key in randomness if key not in known), None):
+        raise InputError(f"randomness has no {shown(unknown)}{did_you_mean(unknown, known)}")
+    seed = randomness.get("seed")
     if seed is not None and not (_is_whole(seed, 0) and seed <= _MAX_SEED):
         raise _wrong("randomness.seed", seed, f"a whole number from 0 to {_MAX_SEED}, or None")
     levels = logging.getLevelNamesMapping()

@@ -117,7 +117,7 @@ class LoadCheckedAnnotations(LoadAnnotations):
                     "byte per pixel, its class"
                 )
             super()._load_seg_map(results)
-        except (OSError, SyntaxError) as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise SampleError(f"label {path}: cannot be read: {error}") from None
         if (height, width) != tuple(results["ori_shape"]):
             image_height, image_width = results["ori_shape"]

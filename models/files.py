@@ -196,20 +196,22 @@ def _check_calls(file: IO[bytes]) -> None:
 def _takes_stored(name: str, last: list[str]) -> bool:
     """Whether a call or an assignment of attributes takes a stored object as it is.
 
+    What torch calls with more than one argument and copies the first has texts for the others, of
+    one operation each.
+
     Args:
-        last: The operations before it, the last one first: of ``f(x, y)`` those that put x, y and
-            then the tuple of both on the stack.
+        last: The operations before it, the last one first: of ``f(x, y)`` that which makes a tuple,
+            then those that put y and x on the stack.
     """
-    stored = [operation.endswith("GET") for operation in last]
-    match last:
-        case _ if name == "BUILD":
-            return any(stored[:1])
-        case [("TUPLE1" | "TUPLE2" | "TUPLE3") as made, *_]:
-            return any(stored[int(made[-1]) :][:1])
-        case ["TUPLE", *items] if "MARK" in items:
-            return any(stored[items.index("MARK") :][:1])
-        case _:
-            return any(stored[:1])
+    made, *items = last or [""]
+    if name == "BUILD" or made.endswith("GET"):
+        return made.endswith("GET")
+    if made == "TUPLE" and "MARK" in items:
+        count = items.index("MARK")
+    else:
+        count = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}.get(made, 0)
+    texts = all(item.endswith(("GET", "UNICODE", "STRING")) for item in items[: max(count - 1, 0)])
+    return 0 < count <= len(items) and texts and items[count - 1].endswith("GET")
 
 
 @contextmanager

@@ -99,6 +99,8 @@ def check(stages: tuple[Stage, ...]) -> None:
     """
     if not stages:
         raise InputError("no stage found; expected rows like [[32, 16], ['k3_e1'], 1]")
+    if (layers := sum(len(stage.ops) for stage in stages)) > _MAX_LAYERS:
+        raise InputError(f"{layers} layers, expected at most {_MAX_LAYERS}")
     for number, stage in enumerate(stages, 1):
         if not all(1 <= n <= _MAX_CHANNELS for n in (stage.in_channels, stage.out_channels)):
             raise InputError(
@@ -125,9 +127,6 @@ def check(stages: tuple[Stage, ...]) -> None:
                 f"stage {number}: takes {stage.in_channels} channels, but stage {number - 1} gives "
                 f"{previous.out_channels}"
             )
-    layers = sum(len(stage.ops) for stage in stages)
-    if layers > _MAX_LAYERS:
-        raise InputError(f"{layers} layers, expected at most {_MAX_LAYERS}")
 
 
 def _skips_last(stage: Stage) -> Stage:

@@ -7,6 +7,7 @@ are for BN eps 1e-5 and images normalised by ImageNet's mean and standard deviat
 """
 
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,8 +40,8 @@ def load_seed(path: str | Path) -> dict[str, Tensor]:
 
 def read_seed(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """As :func:`load_seed`, and what is known about the seed: its file's ``meta``."""
-    where = f"seed file {path}"
-    if not Path(path).exists():
+    where = f"seed file {printable(str(path))}"
+    if not os.path.exists(path):
         raise InputError(f"{where}: no such file; scripts/get_seed.sh gets one")
     content = load_tensors(path, "seed file")
     meta = content.get("meta") if isinstance(content, Mapping) else None
