@@ -21,6 +21,7 @@ from models.errors import printable
 
 from .building import CheckedRunner
 from .compat.safe_load import PlainHistory
+from .data import CheckBatches, ReportData
 from .hooks import ConvertReleased
 
 _SECONDS_FOR_LAUNCHER = 20
@@ -28,8 +29,6 @@ _NOISE = (
     # mmengine's own use of what it deprecates
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
-    # mmseg's metric gives its results no prefix
-    "The prefix is not set in metric class",
 )
 
 
@@ -46,6 +45,8 @@ def build_runner(cfg: Config) -> Runner:
     runner = CheckedRunner.from_cfg(cfg)
     runner.register_hook(ConvertReleased())
     runner.register_hook(PlainHistory())
+    runner.register_hook(ReportData())
+    runner.register_hook(CheckBatches())
     runner.logger.addFilter(lambda record: not record.getMessage().startswith(_NOISE))
     return runner
 

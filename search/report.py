@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from io import BytesIO
@@ -39,8 +40,9 @@ class ArchReport(Hook):
     """Logs and writes the search's results, and keeps its state in checkpoints.
 
     It writes into the work dir, each file whole or not at all: after every epoch ``alpha.json`` (α
-    after each epoch so far), and from the first epoch in which α learned ``net_config.txt`` (the
-    derived architecture, for parameter adaptation), ``architecture.png`` and ``alpha.png``.
+    after each epoch so far, and how undecided it is now), and from the first epoch in which α
+    learned ``net_config.txt`` (the derived architecture, for parameter adaptation),
+    ``architecture.png`` and ``alpha.png``.
 
     Args:
         model: A model whose backbone is an FNASuperNet.
@@ -69,13 +71,14 @@ class ArchReport(Hook):
         self.reported = self._choices()
 
     def log(self, runner: Runner) -> None:
-        """Add to the numbers that are about to be logged: how undecided α is, and how many layers
-        prefer another op than in the line before."""
+        """Add to the numbers that are about to be logged: how undecided α is, in nats and as a
+        share of uniform, and how many layers prefer another op than in the line before."""
         if runner.epoch < self.arch_start_epoch:
             return
         choices = self._choices()
         changed = sum(now != then for now, then in zip(choices, self.reported, strict=True))
         runner.message_hub.update_scalar("train/alpha_entropy", mean_entropy(self.backbone))
+        runner.message_hub.update_scalar("train/alpha_undecided", undecided(self.backbone))
         runner.message_hub.update_scalar("train/alpha_changed", changed)
         self.reported = choices
 
@@ -84,7 +87,11 @@ class ArchReport(Hook):
         if not is_main_process():
             return
         folder = Path(runner.work_dir)
-        record = {"search_space": self.search_space, "alpha": self.history}
+        record = {
+            "search_space": self.search_space,
+            "undecided": undecided(self.backbone),
+            "alpha": self.history,
+        }
         write_whole(folder / "alpha.json", (json.dumps(record) + "\n").encode())
         if runner.epoch < self.arch_start_epoch:
             return  # α is still what it was drawn as
@@ -187,6 +194,13 @@ def mean_entropy(backbone: FNASuperNet) -> float:
         for probabilities in backbone.probabilities()
     ]
     return torch.stack(entropies).mean().item()
+
+
+def undecided(backbone: FNASuperNet) -> float:
+    """The mean entropy as a share of what it is where all candidates are equal: 1 to 0."""
+    counts = [len(probabilities) for probabilities in backbone.probabilities()]
+    uniform = sum(map(math.log, counts)) / len(counts)
+    return mean_entropy(backbone) / uniform if uniform else 0.0
 
 
 def derived_backbone(supernet: FNASuperNet, net_config: NetConfig) -> FNABackbone:
