@@ -210,6 +210,14 @@ def test_labels_that_cannot_be_the_images(root, spoil, messages):
     assert str(root / LABEL) in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 9), (9, 1)])
+def test_images_too_small_to_be_any(height, width, root):
+    for name in (LABEL, IMAGE):
+        assert cv2.imwrite(str(root / name), read(root / name)[:height, :width])
+    with pytest.raises(SampleError, match=f"is of {width}x{height} pixels, expected at least 8"):
+        load(root)[2]
+
+
 def test_ids_as_the_file_has_them_where_0_is_none(root):
     with_id(19)(root)
     assert load(root, reduce_zero_label=True)[2]["gt_seg_map"].max() == 255
