@@ -1,13 +1,17 @@
 """The architecture that a checkpoint carries, and whether its weights are a model's."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from mmengine.config import Config
 from torch import nn
 
 from models import InputError, NetConfig
 from models.backbone import differing_tensors
+from models.errors import printable, shown
 from models.net_config import is_text
+
+_NET_CONFIG = "--net-config the one it was trained with?"
 
 
 def own_net_config(model: nn.Module) -> NetConfig | None:
@@ -29,7 +33,7 @@ def carried_net_config(checkpoint: Mapping, where: str) -> NetConfig | None:
     if text is None:
         return None
     if not isinstance(text, str) or not is_text(text):  # a path in it would be read
-        raise InputError(f"{where}: meta.net_config is {text!r:.60}, expected an architecture")
+        raise InputError(f"{where}: meta.net_config is {shown(text)}, expected an architecture")
     try:
         return NetConfig.parse(text)
     except InputError as error:
@@ -76,11 +80,12 @@ def refuse_other(carried: NetConfig, expected: NetConfig, where: str, name: str,
     raise InputError(f"{where}: is of another architecture than {name}: {what} ({hint})")
 
 
-def check_weights(model: nn.Module, checkpoint: Mapping, where: str) -> None:
+def check_weights(model: nn.Module, checkpoint: Mapping, where: str, cfg: Mapping) -> None:
     """Refuse a checkpoint that is not a model's; mmengine would load what happens to fit.
 
     Args:
         where: What to call the file in a message.
+        cfg: The config that built the model.
 
     Raises:
         InputError: It has no weights, lacks a tensor of the model, has one more, or one of another
@@ -91,15 +96,25 @@ def check_weights(model: nn.Module, checkpoint: Mapping, where: str) -> None:
         raise InputError(f"{where}: holds no state_dict")
     carried, own = carried_net_config(checkpoint, where), own_net_config(model)
     if carried and own:
-        hint = "is --net-config the one it was trained with?"
-        refuse_other(carried, own, where, "the model", hint)
+        refuse_other(carried, own, where, "the model", f"is {_NET_CONFIG}")
     found = {key.removeprefix("module."): tensor for key, tensor in state_dict.items()}
     if differing := differing_tensors(model.state_dict(), found):
-        key, expected, given = differing[0]
-        all_in_backbone = all(key.startswith("backbone.") for key, *_ in differing)
-        hint = "--net-config" if all_in_backbone and not carried else "config"
-        raise InputError(
-            f"{where}: is of another architecture; {len(differing)} tensors differ, first {key}: "
-            f"expected {expected or 'none'}, found {given or 'none'} (is the {hint} the one it was "
-            "trained with?)"
-        )
+        raise InputError(f"{where}: is {_what_differs(differing, cfg)}")
+
+
+def _what_differs(differing: list[tuple], cfg: Mapping) -> str:
+    """Which tensors differ, and which of the two, architecture or config, is the wrong one.
+
+    Only the backbone follows from net_config: what else differs, another config built.
+    """
+    others = [difference for difference in differing if not difference[0].startswith("backbone.")]
+    if others:
+        config = Path(getattr(cfg, "filename", None) or "this config").name
+        what, question = "another model's", f"is {config} the one it was trained with?"
+    else:
+        what, question = "of another architecture", f"is {_NET_CONFIG}"
+    key, expected, found = (others or differing)[0]
+    return (
+        f"{what}; {len(differing)} tensors differ, first {printable(key)}: expected "
+        f"{expected or 'none'}, found {found or 'none'} ({question})"
+    )

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -49,14 +49,12 @@ def main() -> None:
     cfg = load_config(args)
     if show_dir:
         make_work_dir(show_dir)
-    wrong = 0
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmengine")):
-        for split in SPLITS:
-            wrong += check_split(cfg, split)
-        if show_dir and not wrong:
-            draw_training(cfg, show_dir)
-            print(f"{SHOWN} augmented training images are in {show_dir}")
-    if wrong:
+        found = {split: check_split(cfg, split) for split in SPLITS}
+        if show_dir and not found["train"]:
+            drawn = draw_training(cfg, show_dir)
+            print(f"{drawn} augmented training images are in {show_dir}")
+    if wrong := sum(found.values()):
         print(f"Found {wrong} error{'s' if wrong > 1 else ''}")
         sys.exit(2)
     print("No error found")
@@ -146,15 +144,17 @@ def read_sample(sample: Mapping, steps: Sequence, inspect) -> tuple[str | None, 
     return inspect(results)
 
 
-def draw_training(cfg: Config, folder: str) -> None:
-    """Draw training samples as the network gets them, with their boxes or labels."""
+def draw_training(cfg: Config, folder: str) -> int:
+    """Draw training samples as the network gets them, with their boxes or labels; how many."""
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     visualizer = VISUALIZERS.build(dict(cfg.visualizer, name="check_data", vis_backends=[]))
     visualizer.dataset_meta = dataset.metainfo
     # of boxes that an augmentation has moved over the edge
     warnings.filterwarnings("ignore", "Warning: The (bbox|polygon) is out of bounds", UserWarning)
     set_random_seed(cfg.get("randomness", {}).get("seed") or 0)
-    for number, index in enumerate(spread(len(dataset), SHOWN)):
+    count = min(SHOWN, len(dataset))
+    indices = np.linspace(0, len(dataset) - 1, count).round().astype(int)
+    for number, index in enumerate(indices.tolist()):
         sample = dataset[index]
         image = sample["inputs"].permute(1, 2, 0).numpy()[..., ::-1]  # to red, green, blue
         labels = sample["data_samples"]
@@ -168,13 +168,7 @@ def draw_training(cfg: Config, folder: str) -> None:
             draw_pred=False,
             out_file=str(Path(folder, name)),
         )
-
-
-def spread(length: int, count: int) -> Iterator[int]:
-    """``count`` indices, evenly over ``length``; all where there are fewer."""
-    return iter(
-        np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int)).tolist()
-    )
+    return count
 
 
 if __name__ == "__main__":

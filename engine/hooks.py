@@ -51,7 +51,7 @@ class MatchCheckpoint(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         where = f"checkpoint {loaded_path(runner)}"
-        check_weights(unwrapped(runner.model), checkpoint, where)
+        check_weights(unwrapped(runner.model), checkpoint, where, runner.cfg)
         missing = {"meta", "message_hub", "optimizer"} - set(checkpoint)
         if runner.cfg.get("resume") and missing:
             raise InputError(

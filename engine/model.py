@@ -86,7 +86,7 @@ def load_model(
     model = MODELS.build(cfg.model)
     if converted := convert(loaded, model, where):
         loaded = dict(loaded, state_dict=converted[0])
-    check_weights(model, loaded, where)
+    check_weights(model, loaded, where, cfg)
     weights = {key.removeprefix("module."): w for key, w in loaded["state_dict"].items()}
     model.load_state_dict(weights, strict=False)  # BN's counters may be missing
     model.dataset_meta = _dataset_meta(cfg, loaded)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from models.files import write_whole
 
 from .architecture import take_net_config
 from .compat.safe_load import load_checkpoint_file
-from .config import OneLineParser, add_arguments, asked_net_config, load_config, user_path
+from .config import OneLineParser, add_arguments, asked_net_config, given, load_config, user_path
 from .hooks import MatchCheckpoint
 from .model import unwrapped
 from .predictions import DumpPredictions
@@ -27,9 +28,11 @@ def parse_args() -> argparse.Namespace:
     add_arguments(parser)
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument(
-        "--show-dir", help="draw ground truth and predictions side by side into this folder"
+        "--show-dir",
+        type=given,
+        help="draw ground truth and predictions side by side into this folder",
     )
-    parser.add_argument("--out", help="write the predictions to this file (.pkl)")
+    parser.add_argument("--out", type=given, help="write the predictions to this file (.pkl)")
     return parser.parse_args()
 
 
@@ -37,7 +40,7 @@ def main(hooks: Sequence[Hook] = ()) -> None:
     """What the command line says, with these hooks besides the config's."""
     args = parse_args()
     checkpoint = user_path(args.checkpoint)
-    if not Path(checkpoint).is_file():
+    if not os.path.isfile(checkpoint):
         raise InputError(f"checkpoint {args.checkpoint}: no such file")
     if args.out and not args.out.endswith((".pkl", ".pickle")):
         raise InputError(f"--out {args.out}: expected a name that ends in .pkl")

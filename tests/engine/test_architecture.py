@@ -86,9 +86,9 @@ def test_a_resumed_run_refuses_other_strides_though_the_weights_fit():
     model = nn.Module()
     model.backbone = small()
     weights = {f"backbone.{key}": tensor for key, tensor in small().state_dict().items()}
-    check_weights(model, checkpoint(**weights), "it")
+    check_weights(model, checkpoint(**weights), "it", {})
     with pytest.raises(InputError, match="another architecture than the model: its stage 2"):
-        check_weights(model, checkpoint(OTHER_STRIDE, **weights), "it")
+        check_weights(model, checkpoint(OTHER_STRIDE, **weights), "it", {})
 
 
 @pytest.mark.parametrize("prefix", ["", "backbone."])
