@@ -1,4 +1,4 @@
-"""Checkpoints of toy models that have learnt nothing."""
+"""Checkpoints of toy models that have learned nothing."""
 
 from pathlib import Path
 
