@@ -2,14 +2,15 @@
 
 import cv2
 from mmcv.transforms import LoadImageFromFile
-from mmengine.registry import TRANSFORMS
 
 from models import SampleError
 
 
-@TRANSFORMS.register_module()
 class LoadCheckedImage(LoadImageFromFile):
     """``LoadImageFromFile`` that ends a run in one line where it cannot read an image.
+
+    In the scopes of mmdet and mmseg it stands under the name ``LoadImageFromFile``, for which their
+    inferencers look in a test pipeline; :mod:`fna_det` and :mod:`fna_seg` put it there.
 
     Raises:
         SampleError: The image's file cannot be read, is cut off or holds no image.

@@ -1,10 +1,18 @@
-"""How any run runs, on mmengine's Runner; importing it registers what configs name."""
+"""How any run runs, on mmengine's Runner; importing it registers what configs name.
+
+It also prepares the libraries, in a user's own program too: mmdet and mmseg find the compiled ops
+that mmcv lacks, and mmengine loads checkpoints without running what they hold.
+"""
 
 from .bn_statistics import UpdateBNStatistics
 from .compat.cpu import CPUAmpOptimWrapper, CPUDistributedDataParallel
-from .compat.safe_load import PlainHistory
+from .compat.mmcv_ops import install
+from .compat.safe_load import PlainHistory, install_safe_loading
 from .hooks import ChannelsLast, CheckModel, ConvertReleased, MatchCheckpoint
 from .resume import SeededBatchSampler, SeededDataset, SeededIterLoop
+
+install()  # before mmdet's or mmseg's models are imported
+install_safe_loading()
 
 __all__ = [
     "CPUAmpOptimWrapper",

@@ -94,12 +94,16 @@ class LoadCheckedAnnotations(LoadAnnotations):
     """``LoadAnnotations`` that refuses a label which cannot be its image's.
 
     Comes after the image is loaded, from one of the data sets above. An id that is no class would
-    end training in an assertion on the GPU, or count as none in the evaluation.
+    end training in an assertion on the GPU, or count as none in the evaluation. A sample that is an
+    image alone, as mmseg's inference makes it of a path or an array, is left as it is.
 
     Raises:
         SampleError: The label cannot be read, holds more than one byte per pixel, differs in size
             from the image, or holds an id that is neither a class nor 255.
     """
+
+    def transform(self, results: dict) -> dict:
+        return super().transform(results) if "seg_map_path" in results else results
 
     def _load_seg_map(self, results: dict) -> None:
         path = results["seg_map_path"]

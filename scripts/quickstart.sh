@@ -63,7 +63,7 @@ adapt() {
 }
 
 # Only networks that were trained alike may stand in one table.
-stamp=$(cat configs/_base_/*.py "$(dirname $configs)"/*.py configs/net_configs/*.txt | cksum)
+stamp=$(cat configs/_base_/*.py configs/_base_/data/*.py "$(dirname $configs)"/*.py configs/net_configs/*.txt | cksum)
 if [ -d "$results" ] && [ "$(cat "$results/stamp" 2>/dev/null)" != "$stamp" ]; then
     echo "The configs have changed since $results was made: starting anew"
     rm -rf "$results"

@@ -1,6 +1,6 @@
 # How a detector's run logs, saves and draws, and what it imports.
 default_scope = "mmdet"
-custom_imports = dict(imports=["models", "search", "engine", "datasets.images", "fna_det"])
+custom_imports = dict(imports=["models", "search", "engine", "fna_det"])
 
 default_hooks = dict(
     timer=dict(type="IterTimerHook"),

@@ -250,7 +250,7 @@ def test_settings_of_architecture_adaptation():
         type="MAdds", weight=0.15, base=10, scale=1, unit=1e9, input_size=(320, 320)
     )
     assert [step.type for step in loop.arch_pipeline] == [
-        "LoadCheckedImage", "LoadAnnotations", "Resize", "PackDetInputs"
+        "LoadImageFromFile", "LoadAnnotations", "Resize", "PackDetInputs"
     ]  # fmt: skip
     assert cfg.train_dataloader.batch_size == 16 and cfg.auto_scale_lr.base_batch_size == 16 * 8
     warmup, steps = cfg.param_scheduler
@@ -269,7 +269,7 @@ def test_settings_of_the_data(name):
     assert dataset.dataset.ann_file == "annotations/instances_train2017.json"
     steps = {step.type: step for step in dataset.dataset.pipeline}
     assert list(steps) == [
-        "LoadCheckedImage", "LoadAnnotations", "PhotoMetricDistortion", "Expand",
+        "LoadImageFromFile", "LoadAnnotations", "PhotoMetricDistortion", "Expand",
         "MinIoURandomCrop", "Resize", "RandomFlip", "PackDetInputs",
     ]  # fmt: skip
     assert steps["Expand"].ratio_range == (1, 4) and steps["Expand"].mean == MEAN
