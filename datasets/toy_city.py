@@ -12,9 +12,10 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from itertools import chain
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +26,10 @@ from datasets.toy_city_scene import Scene
 
 VERSION = 2  # counts up whenever the same parameters would give other files than before
 PARAMETERS_FILE = "toy_city.json"
-# The seeds of the scenes: `seed * SEED_STRIDE` starts the training ones, half a stride later the
-# validation ones start, so no two splits or data sets share a scene.
-SEED_STRIDE = 1_000_000
+SEED_STRIDE = 1_000_000  # of data sets; their validation scenes begin half a stride later
 MIN_VISIBLE_AREA = 30  # objects of which less shows are left out, as annotators do
 
 TRAIN_LABELS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
-FIRST_COUNTED_LABEL = 24  # Cityscapes counts the instances of this label and of those above
 
 
 def write_dataset(
@@ -58,12 +56,12 @@ def write_dataset(
     try:
         # Not forked: the caller may have threads, which a fork does not survive. Ctrl-C reaches all
         # processes; the first one ends the others.
-        start = partial(multiprocessing.get_context("spawn").Pool, processes, signal.signal)
         ignore = (signal.SIGINT, signal.SIG_IGN)
-        with start(ignore) if processes > 1 else nullcontext() as workers:
+        spawn = partial(multiprocessing.get_context("spawn").Pool, processes, signal.signal, ignore)
+        with spawn() if processes > 1 else ThreadPool(1) as pool:
             for split, first in (("train", 0), ("val", SEED_STRIDE // 2)):
                 seeds = seed * SEED_STRIDE + first + np.arange(parameters[split])
-                _write_split(draft, split, seeds, size, workers.imap if workers else map)
+                _write_split(draft, split, seeds, size, pool.imap)
         (draft / PARAMETERS_FILE).write_text(json.dumps(parameters) + "\n")
         if not _holds(root, parameters):  # unless another process was quicker
             draft.rename(root)
@@ -95,17 +93,16 @@ def _new_draft(root: Path) -> Path:
                 shutil.rmtree(draft, ignore_errors=True)
     draft = root.with_name(f".{root.name}.{os.getpid()}.tmp")
     shutil.rmtree(draft, ignore_errors=True)  # of a process that had this one's number
-    draft.mkdir(parents=True)
+    (draft / "annotations").mkdir(parents=True)
     return draft
 
 
 def _write_split(root: Path, split: str, seeds: range, size: tuple[int, int], run: Callable):
-    # COCO's 80 categories by id; imported here, because drawing needs no torch
+    # imported here, because drawing needs no torch
     from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 
     for folder in (f"{split}2017", f"leftImg8bit/{split}/toy", f"gtFine/{split}/toy"):
         (root / folder).mkdir(parents=True)
-    (root / "annotations").mkdir(exist_ok=True)
     images = [{"id": i, "file_name": f"{i:012d}.jpg", "height": size[0], "width": size[1]}
               for i in range(len(seeds))]  # fmt: skip
     found = run(partial(_write_scene, root, split, size), enumerate(seeds))
@@ -118,20 +115,16 @@ def _write_split(root: Path, split: str, seeds: range, size: tuple[int, int], ru
 
 
 def _write_scene(root: Path, split: str, size: tuple[int, int], job: tuple[int, int]) -> list[dict]:
-    """Write the pictures of scene number `job[0]`, drawn from the seed `job[1]`.
-
-    Returns COCO's annotations of its objects, without their ids.
-    """
+    """Write a scene, its number and seed given; returns COCO's annotations, without their ids."""
     index, scene = job[0], Scene(job[1], size)
     labels = np.array(scene.labels, np.uint8)
     train_ids = np.full(256, 255, np.uint8)
     train_ids[TRAIN_LABELS] = np.arange(len(TRAIN_LABELS))
     counted = labels * np.uint16(1000) + np.arange(len(labels), dtype=np.uint16)
-    instance_ids = np.where(labels < FIRST_COUNTED_LABEL, labels, counted)
+    instance_ids = np.where(labels < 24, labels, counted)  # from persons on Cityscapes counts
     name = f"toy/toy_000000_{index:06d}"
-    for kind, values in (
-        ("labelIds", labels), ("labelTrainIds", train_ids[labels]), ("instanceIds", instance_ids),
-    ):  # fmt: skip
+    maps = {"labelIds": labels, "labelTrainIds": train_ids[labels], "instanceIds": instance_ids}
+    for kind, values in maps.items():
         pixels = Image.fromarray(values[scene.segments])
         pixels.save(root / f"gtFine/{split}/{name}_gtFine_{kind}.png", compress_level=1)
     image = Image.fromarray(scene.image)

@@ -7,14 +7,11 @@ street, away from the camera, which stands on the near pavement at x = z = 0.
 import functools
 import math
 import re
-from collections.abc import Iterator
 
 import cv2
 import numpy as np
 
-# Painted larger than needed: averaged down, colours get smooth edges; labels are picked from every
-# other pixel and stay exact.
-SUPERSAMPLE = 2
+SUPERSAMPLE = 2  # averaged down, colours get smooth edges, while picked labels stay exact
 _SUBPIXEL_BITS = 4
 _NEAR_KERB, _FAR_KERB, _FRONT = 5.0, 11.4, 13.6  # z; houses and gardens from _FRONT on
 
@@ -28,11 +25,10 @@ _NEAR_KERB, _FAR_KERB, _FRONT = 5.0, 11.4, 13.6  # z; houses and gardens from _F
 # COLOUR*FACTOR is lighter or darker; "none" changes the label only, as an annotator gives the air
 # between spokes to the bicycle. Every sprite picks one of a colour's shades.
 _SPRITES = """
-car 3.9 1.5 6.4 9.4: = 26 3;
-  body35 paint 1.7 -1.9 .3 1.9 .3 1.95 .8 1.2 .95 .6 1.5 -.9 1.5 -1.55 .95 -1.95 .9;
-  poly glass -1.35 .97 -.25 .97 -.25 1.4 -.85 1.4; poly glass -.15 .97 1 .97 .55 1.4 -.15 1.4;
-  box red -1.95 .62 -1.7 .84; box light 1.68 .6 1.93 .78; disc dark -1.2 .36 .36 1.2 .36 .36;
-  disc grey*1.4 -1.2 .36 .18 1.2 .36 .18
+train 8.4 3.6 9.2 9.6: = 31 7; limb dark .1 -1.5 3.2 -1.1 3.5 -1.5 3.8 -1.1 3.8 -1.9 3.8;
+  body24 white 2.3 -4.1 .2 4.1 .2 4.2 1.3 3.6 3.2 -3.6 3.2 -4.2 1.3; box stripe -4.15 .9 4.15 1.4;
+  box dark*1.6 -4.1 .2 4.1 .5; box glass*.6 -3.3 1.65 -2.35 2.7 6 1.12;
+  box stripe -2.2 .5 -1.25 2.8 2 3.35; box glass -2.08 1.2 -1.37 2.6 2 3.35
 bus 6.6 3 9 9.6: = 28 6; body1 bus 2.3 -3.3 .35 3.3 .35 3.3 3 -3.3 3; box bus*.6 -3.3 .35 3.3 .62;
   box glass -3.05 1.45 -2.17 2.45 5 1.02; box glass*.7 2.2 .5 2.57 2.5 2 .43;
   disc dark -2 .48 .48 1.55 .48 .48; disc grey*1.4 -2 .48 .24 1.55 .48 .24
@@ -41,10 +37,11 @@ truck 6.1 3.1 9 9.6: = 27 8; box dark -3 .5 3 .9; body load 2.2 -3 .85 1.1 .85 1
   body2-4 paint 2.1 1.1 .5 3 .5 3.05 1.4 2.7 2.5 1.1 2.5;
   poly glass 1.75 1.45 2.85 1.45 2.55 2.3 1.75 2.3; disc dark -2.3 .5 .5 -1.2 .5 .5 2.1 .5 .5;
   disc grey*1.4 -2.3 .5 .25 -1.2 .5 .25 2.1 .5 .25
-train 8.4 3.6 9.2 9.6: = 31 7; limb dark .1 -1.5 3.2 -1.1 3.5 -1.5 3.8 -1.1 3.8 -1.9 3.8;
-  body24 white 2.3 -4.1 .2 4.1 .2 4.2 1.3 3.6 3.2 -3.6 3.2 -4.2 1.3; box stripe -4.15 .9 4.15 1.4;
-  box dark*1.6 -4.1 .2 4.1 .5; box glass*.6 -3.3 1.65 -2.35 2.7 6 1.12;
-  box stripe -2.2 .5 -1.25 2.8 2 3.35; box glass -2.08 1.2 -1.37 2.6 2 3.35
+car 3.9 1.5 6.4 9.4: = 26 3;
+  body35 paint 1.7 -1.9 .3 1.9 .3 1.95 .8 1.2 .95 .6 1.5 -.9 1.5 -1.55 .95 -1.95 .9;
+  poly glass -1.35 .97 -.25 .97 -.25 1.4 -.85 1.4; poly glass -.15 .97 1 .97 .55 1.4 -.15 1.4;
+  box red -1.95 .62 -1.7 .84; box light 1.68 .6 1.93 .78; disc dark -1.2 .36 .36 1.2 .36 .36;
+  disc grey*1.4 -1.2 .36 .18 1.2 .36 .18
 motorcycle 2.3 1.9 4.8 7.5: = 32 4; poly grey*.6 -.75 .3 .6 .3 .55 .75 -.6 .75;
   limb grey*1.4 .15 .1 .28 -.95 .36; disc dark -.8 .38 .38 .8 .38 .38;
   disc grey -.8 .38 .17 .8 .38 .17; limb grey*1.2 .12 .8 .38 .5 1.15 .3 1.2;
@@ -64,8 +61,7 @@ traffic light 0.8 3.4 4.2 6: = 19 10; box dark -.38 1.9 .38 3.4; disc go 0 2.17 
   disc yellow*.3 0 2.65 .2; disc halt 0 3.13 .2; = 17; box grey -.12 0 .12 1.9
 stop sign 1.3 2.8 3.9 5.5: = 17; box grey -.1 0 .1 1.9; = 20 13; disc8 white 0 2.2 .64;
   disc8 red 0 2.2 .56; box white -.4 2.06 -.25 2.34 4 .21
-round sign 1.1 2.6 3.9 6: = 17; box grey -.1 0 .1 1.9; = 20; disc blue 0 2.1 .5;
-  box white -.32 2.03 .32 2.17
+round sign 1.1 2.6 3.9 6: = 17; box grey -.1 0 .1 1.9; = 20; disc blue 0 2.1 .5
 lamp: = 17; box grey*.8 -.16 0 .16 5.2; limb grey*.8 .2 0 5.1 1.1 5.3; box light .8 5.1 1.5 5.28
 tree: = 21; limb wood .4 0 0 0 2.2; disc11 leaf*.7 -.9 2.8 .7 .8 2.7 .7 0 2.6 .8;
   disc11 leaf*.85 -1 3.4 .7 1 3.3 .8 .2 3 .7; disc11 leaf -.5 3.3 .7 .6 3.7 .6 0 4 .7;
@@ -111,7 +107,7 @@ def _circle(x: float, y: float, radius: float, sides: int = 20) -> np.ndarray:
     return np.stack([x + radius * np.cos(turns), y + radius * np.sin(turns)], axis=1)
 
 
-def _outlines(shape: str, numbers: list[float]) -> Iterator[list | np.ndarray]:
+def _outlines(shape: str, numbers: list[float]):
     """The polygons, as (x, y) points, of which a shape consists."""
     if shape == "poly":
         yield _split(numbers, 2)
@@ -128,12 +124,10 @@ def _outlines(shape: str, numbers: list[float]) -> Iterator[list | np.ndarray]:
             p, q = (ay - by) * half, (bx - ax) * half
             yield [(ax + p, ay + q), (bx + p, by + q), (bx - p, by - q), (ax - p, ay - q)]
             yield _circle(bx, by, numbers[0] / 2, 10)
-    elif shape == "ring":
-        for x, y, radius, inner in _split(numbers, 4):
-            yield np.concatenate([_circle(x, y, radius), _circle(x, y, inner)[::-1]])
     else:
-        for disc in _split(numbers, 3):
-            yield _circle(*disc, int(shape[4:] or 20))
+        for x, y, radius, *inner in _split(numbers, 4 if shape == "ring" else 3):
+            holes = [_circle(x, y, hole)[::-1] for hole in inner]
+            yield np.concatenate([_circle(x, y, radius, int(shape[4:] or 20)), *holes])
 
 
 class Scene:
@@ -147,8 +141,7 @@ class Scene:
         height, width = size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE
         self.image = np.empty((height, width, 3), np.uint8)
         self.segments = np.zeros((height, width), np.int16)
-        self.labels: list[int] = []
-        self.categories: list[int] = []
+        self.labels, self.categories = [], []
         self._rng = rng = np.random.default_rng(seed)
         self._yaw = rng.choice((-1, 1)) * rng.uniform(0.1, 0.5)
         self._focal = height * rng.uniform(1.1, 1.25)
@@ -158,11 +151,7 @@ class Scene:
         self._draw_backdrop(rails="train" in chosen)
         self._draw_plots()
         self._draw_objects([name for name in _OBJECTS if name in chosen])
-        self._take_photo(size)
-
-    def _take_photo(self, size: tuple[int, int]) -> None:
-        """Smooth edges, light of some colour and strength, and grain."""
-        rng = self._rng
+        # a photo: smooth edges, light of some colour and strength, and grain
         self.segments = np.ascontiguousarray(self.segments[::SUPERSAMPLE, ::SUPERSAMPLE])
         photo = cv2.resize(self.image, size[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
         photo = cv2.GaussianBlur(photo, (3, 3), rng.uniform(0.3, 0.7))
@@ -171,7 +160,6 @@ class Scene:
         self.image = np.clip(photo, 0, 255).astype(np.uint8)
 
     def _segment(self, label: int, category: int = 0) -> int:
-        """A new segment for an object, one for all that is no object and has the same label."""
         if category or label not in self.labels:
             self.labels.append(label)
             self.categories.append(category)
@@ -179,10 +167,9 @@ class Scene:
         return self.labels.index(label)
 
     def _pick(self, role: str) -> np.ndarray:
-        return self._rng.choice(_ROLES[role]) * self._rng.uniform(0.85, 1.12)
+        return np.minimum(self._rng.choice(_ROLES[role]) * self._rng.uniform(0.85, 1.12), 255)
 
     def _project(self, points) -> np.ndarray:
-        """Map (N, 3) world points to pixels."""
         sin, cos = math.sin(self._yaw), math.cos(self._yaw)
         seen = np.asarray(points, float) @ ((cos, 0, sin), (0, -1, 0), (-sin, 0, cos))
         depth = np.maximum(seen[:, 2:], 1.0)  # nothing in the picture is nearer
@@ -223,9 +210,8 @@ class Scene:
                     seen = way * ((by - ay) * -ax + (bx - ax) * (ay - self._eye)) > 0
                     if seen and str(i) not in hidden:
                         side = pick("glass") if str(i) in panes else rgb
-                        light = 1.15 if abs(bx - ax) > abs(by - ay) else 0.7
-                        corners = place(edge) + place(edge[::-1], depth)
-                        self._fill(side * light, segment, corners)
+                        side = side * (1.15 if abs(bx - ax) > abs(by - ay) else 0.7)
+                        self._fill(side, segment, place(edge) + place(edge[::-1], depth))
                 shape, numbers = "poly", numbers[1:]
             for outline in _outlines(shape, numbers):
                 self._fill(rgb, segment, place(outline))
@@ -268,7 +254,7 @@ class Scene:
         rng = self._rng
         first, last = self._sight(_FRONT + 3)
         plots = np.arange(first - rng.uniform(0, 8), last, 8.0)
-        for left in sorted(plots, key=lambda left: -abs(left + 4)):
+        for left in plots[np.argsort(-abs(plots + 4), kind="stable")]:
             front = rng.choice(("", "park", "wall", "fence"), p=(0.34, 0.2, 0.23, 0.23))
             if front != "park":
                 self._draw(f"house{rng.integers(1, 4)}", left, _FRONT + (3.5 if front else 0.2))
@@ -282,23 +268,21 @@ class Scene:
 
     def _draw_objects(self, names: list[str]) -> None:
         """Put each where there is room for it and hardly anything is hidden."""
-        rng, placed = self._rng, []
-        free = np.ones(self.segments.shape, bool)
+        rng, placed, free = self._rng, [], np.ones(self.segments.shape, bool)
         for name in names:
             length, height, near, far = _OBJECTS[name]
             for _ in range(40):
                 z, scale = rng.uniform(near, far), rng.uniform(0.9, 1.1)
                 x, half = rng.uniform(*self._sight(z)), scale * length / 2
-                ends = [(x + e, y, z) for e in (-half, half) for y in (0, scale * height)]
-                outline = self._project(ends).astype(int)
-                (left, top), (right, low) = outline.min(0), outline.max(0)
+                ends = [(x - half, scale * height, z), (x + half, 0, z)]
+                (left, top), (right, low) = self._project(ends).astype(int)
                 room = free[max(top, 0) : max(low, 0), max(left, 0) : max(right, 0)]
-                tall = 0.15 < (low - top) / len(free) < 0.6
-                if tall and room.sum() > 0.85 * (right - left) * (low - top):
+                tall, seen = (low - top) / len(free), room.sum() / (right - left) / (low - top)
+                if 0.15 < tall < 0.6 and seen > 0.85:
                     room[:] = False
                     placed.append((z, name, x, rng.choice((-1, 1)), scale))
-                    shadow = [(p, 0, z + 0.5 + q) for p, q in _circle(0, 0, half) * (1, 0.3)]
-                    self._fill((58, 58, 62), None, shadow + np.array((x, 0, 0)))
+                    shadow = [(x + p, 0, z + 0.5 + q) for p, q in _circle(0, 0, half) * (1, 0.3)]
+                    self._fill((58, 58, 62), None, shadow)
                     break
         for z, name, x, way, scale in sorted(placed, reverse=True):
             self._draw(name, x, z, way, scale)
