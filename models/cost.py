@@ -151,7 +151,8 @@ class CostTerm:
         cfg = dict(cfg)
         try:
             numbers = {key: cfg.pop(key) for key in ("weight", "base", "scale", "input_size")}
-            return cls(COSTS.build(cfg), **numbers)
+            # not COSTS.build, which warns in the scope of mmdet or mmseg
+            return cls(COSTS.module_dict[cfg.pop("type")](**cfg), **numbers)
         except KeyError as error:
             raise InputError(f"cost: {error.args[0]} is missing or unknown") from None
         except TypeError as error:
