@@ -30,6 +30,24 @@ def image_size(path: str) -> tuple[int, int] | None:
         return None
 
 
+def wrong_size(
+    path: str, found: tuple[int, int] | None, expected: tuple[float, float]
+) -> str | None:
+    """What to say where an image, as it is loaded, is not of the (width, height) that is written.
+
+    ``found`` is None where the image cannot be read, which is said when it is loaded.
+    """
+    if found is None or tuple(found) == tuple(expected):
+        return None
+    width, height = expected
+    swapped = " (swapped, or turned by the EXIF data of the photograph)"
+    return (
+        f"image {path}: is loaded with {found[0]}x{found[1]} pixels, but the annotations say "
+        f"{width}x{height}{swapped if (height, width) == tuple(found) else ''}; boxes belong to "
+        "the image as it is loaded: correct width and height if the boxes fit, else the boxes too"
+    )
+
+
 class LoadCheckedImage(LoadImageFromFile):
     """``LoadImageFromFile`` that ends a run in one line where it cannot read an image.
 

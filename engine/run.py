@@ -18,6 +18,7 @@ from torch import distributed
 from models import InputError, SampleError
 
 from .compat.safe_load import PlainHistory
+from .data import CheckBatches, ReportData
 from .hooks import ConvertReleased
 
 _SECONDS_FOR_LAUNCHER = 20
@@ -25,8 +26,6 @@ _NOISE = (
     # mmengine's own use of what it deprecates
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
-    # mmseg's metric gives its results no prefix
-    "The prefix is not set in metric class",
 )
 
 
@@ -43,6 +42,8 @@ def build_runner(cfg: Config) -> Runner:
     runner = Runner.from_cfg(cfg)
     runner.register_hook(ConvertReleased())
     runner.register_hook(PlainHistory())
+    runner.register_hook(ReportData())
+    runner.register_hook(CheckBatches())
     runner.logger.addFilter(lambda record: not record.getMessage().startswith(_NOISE))
     return runner
 

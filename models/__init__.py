@@ -10,7 +10,7 @@ from .cost import (
     expected_cost,
     price_list,
 )
-from .errors import InputError, SampleError
+from .errors import DataError, InputError, SampleError
 from .net_config import NetConfig
 from .ops import register_op
 from .remap import Remap, remap
@@ -24,6 +24,7 @@ __all__ = [
     "CostTerm",
     "FNABackbone",
     "FNASuperNet",
+    "DataError",
     "InputError",
     "MAdds",
     "NetConfig",
