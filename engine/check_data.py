@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 from models import DataError, InputError, SampleError
 
 from .config import OneLineParser, add_arguments, load_config
-from .data import sources
+from .data import no_batch, sources
 from .run import run
 from .work_dir import make_work_dir
 
@@ -49,14 +49,12 @@ def main() -> None:
     cfg = load_config(args)
     if show_dir:
         make_work_dir(show_dir)
-    wrong = 0
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmengine")):
-        for split in SPLITS:
-            wrong += check_split(cfg, split)
-        if show_dir and not wrong:
-            draw_training(cfg, show_dir)
-            print(f"{SHOWN} augmented training images are in {show_dir}")
-    if wrong:
+        found = {split: check_split(cfg, split) for split in SPLITS}
+        if show_dir and not found["train"]:
+            drawn = draw_training(cfg, show_dir)
+            print(f"{drawn} augmented training images are in {show_dir}")
+    if wrong := sum(found.values()):
         print(f"Found {wrong} error{'s' if wrong > 1 else ''}")
         sys.exit(2)
     print("No error found")
@@ -70,35 +68,49 @@ def check_split(cfg: Config, split: str) -> int:
     if split == "test" and loader.dataset == cfg.get("val_dataloader", {}).get("dataset"):
         print("test: the same as val")
         return 0
+    errors: list[str] = []
     try:
         dataset = DATASETS.build(loader.dataset)
+    except InputError as error:
+        return say(split, error.reasons if isinstance(error, DataError) else [str(error)])
+    try:
         if evaluator := cfg.get(f"{split}_evaluator"):
             Evaluator(evaluator).dataset_meta = dataset.metainfo
     except InputError as error:
-        reasons = error.reasons if isinstance(error, DataError) else [str(error)]
-        for reason in reasons:
-            print(f"{split}: error: {reason}")
-        return len(reasons)
-    errors = 0
-    for source in sources(dataset):
-        print(f"{split}: {source.summary()}")
-        for warning in source.warnings():
-            print(f"{split}: warning: {warning}")
-        samples = [source.get_data_info(index) for index in range(len(source))]
-        found = read_samples(samples, source)
-        for error, _ in found:
-            if error:
-                print(f"{split}: error: {error}")
-                errors += 1
-        read = [
-            (sample, inspected)
-            for sample, (error, inspected) in zip(samples, found, strict=True)
-            if not error
-        ]
-        if read:
-            for line in source.details(*zip(*read, strict=True), cfg.model):
-                print(f"    {line}")
-    return errors
+        errors.append(str(error))
+    if split == "train" and loader.get("drop_last") and len(dataset) < loader.batch_size:
+        errors.append(no_batch("train_dataloader", len(dataset), loader.batch_size))
+    wrong = say(split, errors)
+    checked = list(sources(dataset))
+    if not checked:
+        print(f"{split}: {len(dataset)} samples, not checked: of the kind {type(dataset).__name__}")
+    return wrong + sum(check_samples(source, split, cfg.model) for source in checked)
+
+
+def check_samples(source: Dataset, split: str, model: Mapping) -> int:
+    """Read all images of a data set, print what is in it; returns the number of errors."""
+    print(f"{split}: {source.summary()}")
+    for warning in source.warnings():
+        print(f"{split}: warning: {warning}")
+    samples = [source.get_data_info(index) for index in range(len(source))]
+    found = read_samples(samples, source)
+    wrong = say(split, [error for error, _ in found if error])
+    right = [
+        (sample, inspected)
+        for sample, (error, inspected) in zip(samples, found, strict=True)
+        if not error
+    ]
+    if right:
+        for line in source.details(*zip(*right, strict=True), model):
+            print(f"    {line}")
+    return wrong
+
+
+def say(split: str, errors: Sequence[str]) -> int:
+    """Print errors, and count them."""
+    for error in errors:
+        print(f"{split}: error: {error}")
+    return len(errors)
 
 
 def read_samples(samples: Sequence[Mapping], source: Dataset) -> list[tuple[str | None, object]]:
@@ -132,15 +144,17 @@ def read_sample(sample: Mapping, steps: Sequence, inspect) -> tuple[str | None, 
     return inspect(results)
 
 
-def draw_training(cfg: Config, folder: str) -> None:
-    """Draw training samples as the network gets them, with their boxes or labels."""
+def draw_training(cfg: Config, folder: str) -> int:
+    """Draw training samples as the network gets them, with their boxes or labels; how many."""
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     visualizer = VISUALIZERS.build(dict(cfg.visualizer, name="check_data", vis_backends=[]))
     visualizer.dataset_meta = dataset.metainfo
     # of boxes that an augmentation has moved over the edge
     warnings.filterwarnings("ignore", "Warning: The (bbox|polygon) is out of bounds", UserWarning)
     set_random_seed(cfg.get("randomness", {}).get("seed") or 0)
-    for number, index in enumerate(spread(len(dataset), SHOWN)):
+    count = min(SHOWN, len(dataset))
+    indices = np.linspace(0, len(dataset) - 1, count).round().astype(int)
+    for number, index in enumerate(indices.tolist()):
         sample = dataset[index]
         image = sample["inputs"].permute(1, 2, 0).numpy()[..., ::-1]  # to red, green, blue
         labels = sample["data_samples"]
@@ -154,13 +168,7 @@ def draw_training(cfg: Config, folder: str) -> None:
             draw_pred=False,
             out_file=str(Path(folder, name)),
         )
-
-
-def spread(length: int, count: int) -> Iterator[int]:
-    """``count`` indices, evenly over ``length``; all where there are fewer."""
-    return iter(
-        np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int)).tolist()
-    )
+    return count
 
 
 if __name__ == "__main__":

@@ -74,11 +74,15 @@ class CheckBatches(Hook):
 def refuse_empty(loader: DataLoader, name: str) -> None:
     """Raise InputError where an epoch of a loader has no batch."""
     if len(loader) == 0:
-        raise InputError(
-            f"{name}: {len(loader.dataset)} images do not fill one batch of "
-            f"{loader.batch_sampler.batch_size}; expected a batch_size of at most the images "
-            "of a process, or more images"
-        )
+        raise InputError(no_batch(name, len(loader.dataset), loader.batch_sampler.batch_size))
+
+
+def no_batch(name: str, images: int, batch_size: int) -> str:
+    """What to say of a loader that leaves out its only batch, which is not full."""
+    return (
+        f"{name}: {images} images do not fill one batch of {batch_size} in each process "
+        f"(drop_last=True leaves it out); expected more images or a smaller batch_size"
+    )
 
 
 def _may_be_single(loader: DataLoader) -> bool:

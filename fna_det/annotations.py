@@ -25,6 +25,7 @@ from models import DataError, InputError
 _COMPARED_IMAGES = 50
 # Corners that are taken for x, y, width, height reach far outside of the image, and so often.
 _FAR, _OFTEN = 1.05, 0.25
+_MOST_PIXELS = 10**6  # of a side
 _BBOX = "x, y, width, height in pixels"
 
 
@@ -141,10 +142,11 @@ class Annotations:
         self._check_crowds(annotations)
         if not self.errors:
             self._use_only_listed_categories(annotations, content)
-            sizes = np.array([sizes[a["image_id"]] for a in annotations], float).reshape(-1, 2)
+            of_boxes = chain.from_iterable(sizes[a["image_id"]] for a in annotations)
+            sizes = np.fromiter(of_boxes, float, 2 * len(annotations)).reshape(-1, 2)
             kept = self._findable(annotations, boxes, sizes)
-            self._compute_areas([annotations[i] for i in kept], boxes[kept])
-            content["annotations"] = [annotations[i] for i in kept]
+            content["annotations"] = [annotations[i] for i in kept.tolist()]
+            self._compute_areas(content["annotations"], boxes[kept])
         if not self.errors and category_ids is not None:
             names = {category["id"]: category["name"] for category in content["categories"]}
             self.boxes = Counter(
@@ -193,7 +195,7 @@ class Annotations:
             name = names.get(category)
             self.errors.append(
                 f"{_annotation(wrong[0])} has category {category} "
-                f"({'which the file does not list' if name is None else name}), "
+                f"({'which the file does not list' if name is None else _shown(name)[1:-1]}), "
                 f"{expected}{_more(wrong)}"
             )
 
@@ -229,7 +231,7 @@ class Annotations:
         for index, image in enumerate(images):
             for key in ("width", "height"):
                 value = image.get(key)
-                if type(value) in (int, float) and 0 < value < float("inf"):
+                if type(value) in (int, float) and 0 < value < _MOST_PIXELS:
                     continue
                 if value is None or value == 0:
                     unknown.append(index)
@@ -420,7 +422,11 @@ class Annotations:
                         "number of pixels"
                     )
                     return
-        areas = np.array([0 if value is None else value for value in values], float)
+        try:
+            areas = np.array([0 if value is None else value for value in values], float)
+        except OverflowError:
+            self.errors.append("an area is too large a number")
+            return
         computed = np.flatnonzero(~(np.isfinite(areas) & (areas > 0)))
         for index in computed:
             annotations[index]["area"] = float(boxes[index, 2] * boxes[index, 3])

@@ -55,6 +55,28 @@ class CheckedCocoDataset(CocoDataset):
             self.annotations.coco = None  # large, and only the evaluator needs it
         return data_list
 
+    def parse_data_info(self, raw_data_info: dict) -> dict:
+        """One image. mmdet would leave out what it takes for wrong, which is checked already."""
+        data_info = super().parse_data_info(dict(raw_data_info, raw_ann_info=[]))
+        data_info["instances"] = [
+            self._instance(annotation)
+            for annotation in raw_data_info["raw_ann_info"]
+            # as in mmdet, a detector does not train on what is less than a pixel
+            if self.test_mode or min(annotation["bbox"][2:]) >= 1
+        ]
+        return data_info
+
+    def _instance(self, annotation: dict) -> dict:
+        x, y, width, height = annotation["bbox"]
+        instance = dict(
+            ignore_flag=int(annotation["iscrowd"]),
+            bbox=[x, y, x + width, y + height],
+            bbox_label=self.cat2label[annotation["category_id"]],
+        )
+        if annotation.get("segmentation"):
+            instance["mask"] = annotation["segmentation"]
+        return instance
+
     def filter_data(self) -> list[dict]:
         kept = super().filter_data()
         if not kept:

@@ -111,6 +111,12 @@ def test_evaluator_of_another_file(root, monkeypatch, capsys):
     assert status == 2 and error.startswith("val: error: evaluator: ann_file is ")
 
 
+def test_too_few_images_for_a_batch(root, monkeypatch, capsys):
+    option = "train_dataloader.batch_size=9"
+    status, lines, _ = check(monkeypatch, capsys, DEEPLAB, root, "--cfg-options", option)
+    assert status == 2 and "8 images do not fill one batch of 9" in lines[0]
+
+
 def test_segmentation(root, monkeypatch, capsys, tmp_path):
     label = root / "gtFine/val/toy/toy_000000_000001_gtFine_labelTrainIds.png"
     ids = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)

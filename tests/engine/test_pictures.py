@@ -70,3 +70,22 @@ def test_only_when_asked(sample, tmp_path):
 )
 def test_names_keep_subfolders(image, folders, name):
     assert picture_name(Path(image), list(map(Path, folders))) == Path(name)
+
+
+@pytest.mark.parametrize("key", ["img", "img_path"])
+def test_equal_names_in_two_folders_are_two_pictures(key, sample, tmp_path):
+    drawn = []
+    visualizer = SimpleNamespace(add_datasample=lambda *_, out_file: drawn.append(out_file))
+    source = SimpleNamespace(summary=None, data_prefix={key: str(tmp_path / "val")})
+    loader = SimpleNamespace(dataset=SimpleNamespace(dataset=source))
+    runner = SimpleNamespace(visualizer=visualizer, test_dataloader=loader)
+    hook = DrawPredictions(draw=True, test_out_dir="out")
+    hook.before_test(runner)
+    image = Path(sample.img_path).read_bytes()
+    for camera in ("cam0", "cam1"):
+        path = tmp_path / "val" / camera / "0.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(image)
+        sample.set_metainfo(dict(img_path=str(path)))
+        hook.after_test_iter(runner, 0, {}, [sample])
+    assert drawn == ["out/cam0/0.png", "out/cam1/0.png"]
