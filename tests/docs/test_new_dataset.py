@@ -117,7 +117,9 @@ def voc_data(root):
             pixels = random.integers(0, 99, (96, 128, 3), dtype=np.uint8)
             pixels[y : y + 40, x : x + 30] = 255
             Image.fromarray(pixels).save(root / f"JPEGImages/{name}.jpg")
-            edges = zip(("xmin", "ymin", "xmax", "ymax"), (x + 1, y + 1, x + 30, y + 40), strict=True)
+            edges = zip(
+                ("xmin", "ymin", "xmax", "ymax"), (x + 1, y + 1, x + 30, y + 40), strict=True
+            )
             box = "".join(f"<{edge}>{value}</{edge}>" for edge, value in edges)
             (root / f"Annotations/{name}.xml").write_text(
                 f"<annotation><filename>{name}.jpg</filename><object><name>WBC</name>"
