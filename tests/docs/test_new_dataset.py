@@ -33,12 +33,17 @@ SHORT_TRAINING = {
 
 
 def commands(page):
-    """The page's shell commands, each in one line; loops and what needs a network left out."""
+    """The page's shell commands, each in one line.
+
+    Left out are loops, what needs a network, and, for time, the same training from other weights
+    and of another architecture, with the table of all of them.
+    """
     text = (REPO / f"docs/{page}.md").read_text()
     blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     lines = "".join(block for block in blocks if "for stage" not in block)
     lines = lines.replace("\\\n", " ").splitlines()
-    return [line for line in lines if not line.startswith(("git clone", "sh scripts/get_seed.sh"))]
+    skipped = re.compile("git clone|sh scripts/get_seed.sh|.*(work_dirs/random_|/mobilenetv2_)")
+    return [line for line in lines if not skipped.match(line)]
 
 
 def own_configs(page):
@@ -85,7 +90,7 @@ def run_in(folder, module, arguments, log):
 def run_page(page, task, folder):
     """Run a page's commands, each in a process that has imported before what they need."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.search.tools"])
+    context.set_forkserver_preload(["tests.docs.preloaded", "tests.search.tools"])
     for number, line in enumerate(commands(page)):
         module, *arguments = command_of(line, task)
         log = folder / f"{number}.log"
@@ -153,11 +158,11 @@ def test_detection(repository):
     found = (runs / "retinanet_arch_adapt_bccd/net_config.txt").read_text()
     assert found.count("|") == 6
     costs = set()
-    for name in ("retinanet_param_adapt_bccd", "random_bccd", "mobilenetv2_bccd", "found_bccd"):
+    for name in ("retinanet_param_adapt_bccd", "found_bccd"):
         metrics = json.loads((runs / name / "metrics.json").read_text())
         assert set(metrics["headline"]) == {"AP", "AP50"} and metrics["input_size"] == [240, 320]
         costs.add(metrics["madds"])
-    assert len(costs) == 3  # FNA twice, MobileNetV2, and what was found
+    assert len(costs) == 2  # the test built the architecture that was found
     pictures = (runs / "retinanet_param_adapt_bccd/detections").rglob("*.jpg")
     assert len(list(pictures)) == IMAGES["test"]
     results = json.loads((runs / "found/results.json").read_text())
@@ -178,11 +183,11 @@ def test_segmentation(repository):
             assert (label == np.where(ids == 11, 255, ids)).all()
     assert (runs / "deeplabv3_arch_adapt_camvid/net_config.txt").read_text().count("|") == 6
     costs = set()
-    for name in ("deeplabv3_param_adapt_camvid", "random_camvid", "mobilenetv2_camvid"):
+    for name in ("deeplabv3_param_adapt_camvid", "found_camvid"):
         metrics = json.loads((runs / name / "metrics.json").read_text())
         assert set(metrics["headline"]) == {"mIoU"} and metrics["input_size"] == [360, 480]
         costs.add(metrics["madds"])
-    assert len(costs) == 2 and (runs / "found_camvid/metrics.json").is_file()
+    assert len(costs) == 2
     results = json.loads((runs / "found/results.json").read_text())
     assert len(results["images"]) == IMAGES["test"]
 
