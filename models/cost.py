@@ -2,13 +2,13 @@
 
 import copy
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from mmengine.registry import Registry
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from .backbone import StageBlock
 from .errors import InputError
@@ -71,7 +71,7 @@ class MAdds:
         return float(count_madds(op, size, channels))
 
 
-def price_list(supernet: FNASuperNet, cost: Cost, input_size: tuple[int, int]) -> list[Tensor]:
+def price_list(supernet: FNASuperNet, cost: Cost, input_size: tuple[int, int]) -> Tensor:
     """What every candidate costs at the input that its layer sees.
 
     Args:
@@ -79,23 +79,24 @@ def price_list(supernet: FNASuperNet, cost: Cost, input_size: tuple[int, int]) -
         input_size: (height, width) of the images in pixels.
 
     Returns:
-        For each searched layer a price per candidate, in double.
+        Layers × most candidates in double, on the super network's device: for each searched layer a
+        price per candidate, in the candidates' order, and 0 where a layer has fewer.
     """
-    return [
+    shapes = _layer_input_shapes(supernet, input_size)
+    prices = [
         torch.tensor([cost(op, shape) for op in layer.ops.values()], dtype=torch.double)
-        for layer, shape in zip(
-            supernet.mixed_layers, _layer_input_shapes(supernet, input_size), strict=True
-        )
+        for layer, shape in zip(supernet.mixed_layers, shapes, strict=True)
     ]
+    return pad_sequence(prices, batch_first=True).to(supernet.alphas()[0].device)
 
 
-def expected_cost(supernet: FNASuperNet, prices: Sequence[Tensor]) -> Tensor:
-    """Σ_layers Σ_o softmax(α)_o · price(o): a scalar in double, differentiable in α."""
-    terms = [
-        probabilities.double() @ price.to(probabilities.device)
-        for probabilities, price in zip(supernet.probabilities(), prices, strict=True)
-    ]
-    return torch.stack(terms).sum()
+def expected_cost(supernet: FNASuperNet, prices: Tensor) -> Tensor:
+    """Σ_layers Σ_o softmax(α)_o · price(o): a scalar in double, differentiable in α.
+
+    Args:
+        prices: A :func:`price_list`, on the super network's device.
+    """
+    return (supernet.probability_matrix().double() * prices).sum()
 
 
 @dataclass(frozen=True)

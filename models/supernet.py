@@ -6,12 +6,14 @@ one path active only the chosen op computes, and its weight is 1.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial, reduce
 
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .backbone import StagedBackbone
 from .errors import InputError
@@ -26,7 +28,8 @@ class MixedLayer(nn.Module):
     """A searched layer: its candidate ops and their α.
 
     ``path`` is the index of the one active op, or None for all. A candidate's norm has no affine
-    terms and no running statistics, because it sees all paths' inputs.
+    terms and no running statistics, because it sees all paths' inputs. ``with_cp``: see
+    :class:`FNASuperNet`.
     """
 
     def __init__(
@@ -38,10 +41,12 @@ class MixedLayer(nn.Module):
         dilation: int,
         norm: Norm = nn.BatchNorm2d,
         temperature: float = 1.0,
+        with_cp: bool = False,
     ):
         super().__init__()
         self.candidates = tuple(candidates)
         self.temperature = temperature
+        self.with_cp = with_cp
         norm = partial(norm, affine=False, track_running_stats=False)
         self.ops = nn.ModuleDict(
             {
@@ -60,7 +65,7 @@ class MixedLayer(nn.Module):
         """N×C_in×H×W → N×C_out×⌈H/stride⌉×⌈W/stride⌉."""
         if self.path is not None:
             return self.ops[self.candidates[self.path]](x)
-        return self._weighted_sum(op(x) for op in self.ops.values())
+        return self._weighted_sum(self._kept_small(op, x) for op in self.ops.values())
 
     def forward_expanded(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`forward`, and the weighted sum of the candidates' expanded activations.
@@ -69,11 +74,20 @@ class MixedLayer(nn.Module):
         """
         if self.path is not None:
             return self.ops[self.candidates[self.path]].forward_expanded(x)
-        outputs, expanded = zip(*(op.forward_expanded(x) for op in self.ops.values()), strict=True)
+        both = (self._kept_small(op.forward_expanded, x) for op in self.ops.values())
+        outputs, expanded = zip(*both, strict=True)
         return self._weighted_sum(outputs), self._weighted_sum(expanded)
 
+    def _kept_small(self, compute: Callable, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """``compute(x)``; with ``with_cp``, backward finds x and computes anew what is between."""
+        if not self.with_cp:
+            return compute(x)
+        # a candidate draws no random numbers whose state would have to be put back
+        return checkpoint(compute, x, use_reentrant=False, preserve_rng_state=False)
+
     def _weighted_sum(self, maps: Iterable[Tensor]) -> Tensor:
-        return sum(w * m for w, m in zip(self.probabilities(), maps, strict=True))
+        products = (w * m for w, m in zip(self.probabilities(), maps, strict=True))
+        return reduce(operator.add, products)
 
 
 @MODELS.register_module()
@@ -90,6 +104,10 @@ class FNASuperNet(StagedBackbone):
         temperature: Divides α before the softmax that weighs outputs and cost.
         layer_ops: Candidate ops of single layers in place of ``ops``. A key names stage and layer
             as state-dict keys do: ``{'6.0': ['k3_e6', 'k5_e6']}`` is for ``blocks.6.layers.0``.
+        with_cp: With all ops active, keep of each candidate its input and output only, and compute
+            the rest anew in backward: an eighth of the memory or less, for one more forward pass.
+            Gradients stay the same, bit for bit on CPU. A candidate may then draw no random
+            numbers, as dropout would, and hold no buffers that a forward pass changes.
         out_indices, output_stride, last_channels, norm_cfg, init_cfg: As in ``FNABackbone``. Where
             ``out_indices`` names ``'6.expand'``, the candidates of layer 6.0 must share one
             expansion: the map is the weighted sum of their expanded activations.
@@ -108,6 +126,7 @@ class FNASuperNet(StagedBackbone):
         ops: Sequence[str],
         temperature: float = 1.0,
         layer_ops: Mapping[str, Sequence[str]] | None = None,
+        with_cp: bool = False,
         out_indices: Sequence[int | str] = (2, 3, 5, 7),
         output_stride: int = 32,
         last_channels: int | None = None,
@@ -120,7 +139,9 @@ class FNASuperNet(StagedBackbone):
 
         def build_layer(op: str | tuple[str, ...], *args) -> nn.Module:
             return (
-                build_op(op, *args) if isinstance(op, str) else MixedLayer(op, *args, temperature)
+                build_op(op, *args)
+                if isinstance(op, str)
+                else MixedLayer(op, *args, temperature, with_cp)
             )
 
         super().__init__(
@@ -134,14 +155,34 @@ class FNASuperNet(StagedBackbone):
         )
         self.search_space = space
         self.mixed_layers = [m for m in self.modules() if isinstance(m, MixedLayer)]
+        self._sizes = [len(layer.candidates) for layer in self.mixed_layers]
+        width = max(self._sizes)
+        places = [row * width + i for row, size in enumerate(self._sizes) for i in range(size)]
+        # of α in a matrix of one row per layer; a buffer, so that no step copies it to a GPU
+        self.register_buffer("_places", torch.tensor(places), persistent=False)
 
     def alphas(self) -> list[nn.Parameter]:
         """The α of every searched layer, in the network's order."""
         return [layer.alpha for layer in self.mixed_layers]
 
+    def alpha_values(self) -> list[Tensor]:
+        """α of every searched layer, detached and on the CPU: one copy from a GPU, not one each."""
+        return list(torch.cat([alpha.detach() for alpha in self.alphas()]).cpu().split(self._sizes))
+
+    def probability_matrix(self) -> Tensor:
+        """softmax(α / temperature): layers × most candidates, 0 where a layer has fewer.
+
+        A few operations for all layers, which on a GPU take as long as for one.
+        """
+        alphas = torch.cat(self.alphas())
+        matrix = alphas.new_full((len(self._sizes) * max(self._sizes),), -math.inf)
+        matrix = matrix.scatter(0, self._places, alphas).view(len(self._sizes), -1)
+        return torch.softmax(matrix / self.mixed_layers[0].temperature, dim=1)
+
     def probabilities(self) -> list[Tensor]:
         """softmax(α / temperature) of every searched layer."""
-        return [layer.probabilities() for layer in self.mixed_layers]
+        rows = self.probability_matrix()
+        return [row[:size] for row, size in zip(rows, self._sizes, strict=True)]
 
     def set_path(self, path: Sequence[int] | None) -> None:
         """Choose one candidate for each searched layer, by its index, or all of them by None."""
@@ -149,20 +190,26 @@ class FNASuperNet(StagedBackbone):
         for layer, choice in zip(self.mixed_layers, choices, strict=True):
             layer.path = choice
 
-    def sample_path(self, generator: torch.Generator, uniform: bool = False) -> list[int]:
+    def sample_path(
+        self,
+        generator: torch.Generator,
+        uniform: bool = False,
+        alphas: Sequence[Tensor] | None = None,
+    ) -> list[int]:
         """Draw one candidate for each searched layer, by softmax(α) or uniformly.
 
         As in the released code, the temperature takes no part: it acts on outputs and cost only.
 
         Args:
             generator: A CPU generator. Ranks that hold equal generators and α draw equal paths.
+            alphas: What :meth:`alpha_values` gives, if it is at hand.
         """
-        chances = [
-            torch.ones(len(layer.candidates)) if uniform else layer.alpha.detach().softmax(0).cpu()
-            for layer in self.mixed_layers
-        ]
+        if uniform:
+            chances = [torch.ones(size) for size in self._sizes]
+        else:
+            chances = [alpha.softmax(0) for alpha in alphas or self.alpha_values()]
         return [torch.multinomial(chance, 1, generator=generator).item() for chance in chances]
 
     def derive(self) -> NetConfig:
         """The architecture that α prefers: argmax per layer."""
-        return self.search_space.net_config(alpha.argmax().item() for alpha in self.alphas())
+        return self.search_space.net_config(a.argmax().item() for a in self.alpha_values())

@@ -13,7 +13,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import LOG_PROCESSORS
 from mmengine.runner import LogProcessor, Runner
-from torch import nn
+from torch import Tensor, nn
 
 from engine.hooks import loaded_path
 from models import FNABackbone, FNASuperNet, InputError, NetConfig, count_madds, count_params
@@ -73,14 +73,17 @@ class ArchReport(Hook):
         prefer another op than in the line before."""
         if runner.epoch < self.arch_start_epoch:
             return
-        choices = self._choices()
+        step, alphas = runner.train_loop.alphas_of or (None, None)
+        if step != runner.iter:
+            alphas = self.backbone.alpha_values()
+        choices = [alpha.argmax().item() for alpha in alphas]
         changed = sum(now != then for now, then in zip(choices, self.reported, strict=True))
-        runner.message_hub.update_scalar("train/alpha_entropy", mean_entropy(self.backbone))
+        runner.message_hub.update_scalar("train/alpha_entropy", mean_entropy(self.backbone, alphas))
         runner.message_hub.update_scalar("train/alpha_changed", changed)
         self.reported = choices
 
     def after_train_epoch(self, runner: Runner) -> None:
-        self.history.append([alpha.detach().tolist() for alpha in self.backbone.alphas()])
+        self.history.append([alpha.tolist() for alpha in self.backbone.alpha_values()])
         if not is_main_process():
             return
         folder = Path(runner.work_dir)
@@ -143,7 +146,7 @@ class ArchReport(Hook):
         ]
 
     def _choices(self) -> list[int]:
-        return [alpha.argmax().item() for alpha in self.backbone.alphas()]
+        return [alpha.argmax().item() for alpha in self.backbone.alpha_values()]
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         checkpoint[_KEY] = dict(
@@ -180,11 +183,17 @@ def _refuse_other(path: str, what: str, found: dict, expected: dict) -> None:
             )
 
 
-def mean_entropy(backbone: FNASuperNet) -> float:
-    """Entropy of softmax(α) in nats, averaged over the searched layers."""
+def mean_entropy(backbone: FNASuperNet, alphas: Sequence[Tensor] | None = None) -> float:
+    """Entropy of softmax(α / temperature) in nats, averaged over the searched layers.
+
+    Args:
+        alphas: What ``backbone.alpha_values()`` gives, if it is at hand.
+    """
     entropies = [
-        torch.special.entr(probabilities.detach()).sum()
-        for probabilities in backbone.probabilities()
+        torch.special.entr(torch.softmax(alpha / layer.temperature, dim=0)).sum()
+        for alpha, layer in zip(
+            alphas or backbone.alpha_values(), backbone.mixed_layers, strict=True
+        )
     ]
     return torch.stack(entropies).mean().item()
 

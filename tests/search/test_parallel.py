@@ -17,7 +17,7 @@ from engine.compat.cpu import CPUSyncBatchNorm
 from search.parallel import average_gradients
 from tests.processes import run_processes
 
-from .tools import TinyTask, make_runner, skip_pictures
+from .tools import TinyTask, equal, make_runner, skip_pictures
 
 PROCESSES = 2
 # One image per process, so that everything hangs on the synchronization of BN.
@@ -94,12 +94,20 @@ def counted_messages() -> Iterator[Counter]:
 
 
 def averaged_gradients(rank: int) -> list[torch.Tensor | None]:
-    """Of parameters that both processes used, only the first, and none."""
+    """Of parameters that both processes used, only the first, and none; of one of another type.
+
+    Before that, the second process has a loss that is not finite.
+    """
     parameters = [nn.Parameter(torch.ones(2)) for _ in range(3)]
+    parameters.append(nn.Parameter(torch.ones(2, 1, 3, dtype=torch.double)))
     parameters[0].grad = torch.tensor([1.0, 2.0]) * (rank + 1)
     if rank == 0:
         parameters[1].grad = torch.tensor([4.0, 6.0])
-    average_gradients(parameters)
+    parameters[3].grad = torch.full((2, 1, 3), 1.0 + rank, dtype=torch.double)
+    before = [p.grad if p.grad is None else p.grad.clone() for p in parameters]
+    assert not average_gradients(parameters, torch.tensor(rank == 0))
+    assert equal([p.grad for p in parameters], before)
+    assert average_gradients(parameters, torch.tensor(True))
     return [parameter.grad for parameter in parameters]
 
 
@@ -159,7 +167,8 @@ def test_two_processes_equal_one_with_the_joint_batch(results, tmp_path, monkeyp
 
 def test_only_used_parameters_are_averaged(results):
     for result in results:
-        used, used_once, unused = result["averaged"]
+        used, used_once, unused, double = result["averaged"]
         assert used.tolist() == [1.5, 3.0]
         assert used_once.tolist() == [2.0, 3.0]
         assert unused is None
+        assert torch.equal(double, torch.full((2, 1, 3), 1.5, dtype=torch.double))
