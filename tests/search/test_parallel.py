@@ -1,15 +1,18 @@
 """Two gloo processes against one that sees the joint batch."""
 
+import copy
 import os
 import socket
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from torch import distributed, nn
 
@@ -56,6 +59,7 @@ def process(rank: int, port: int, work_dir: Path) -> None:
         result["own"] = search(work_dir / "own", None, launcher="pytorch", **PER_PROCESS)
     result["own"]["messages"] = messages
     result["averaged"] = averaged_gradients(rank)
+    result["scaled"] = search_with_an_overflow(rank, work_dir / "scaled")
     noisy = dict(launcher="pytorch", noise=0.1, dropout=0.5, **PER_PROCESS)
     result["whole"] = search(work_dir / "whole", checkpoint_interval=7, **noisy)["state"]
     middle = dict(load_from=str(work_dir / "whole/iter_7.pth"), resume=True)
@@ -91,6 +95,54 @@ def counted_messages() -> Iterator[Counter]:
         mock.patch.object(OptimWrapper, "backward", a_pass(OptimWrapper.backward)),
     ):
         yield messages
+
+
+class Scales(Hook):
+    """After each iteration: scales of both losses, α, weights."""
+
+    def __init__(self):
+        self.seen = []
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        scales = {
+            name: wrapper.loss_scaler.get_scale() for name, wrapper in runner.optim_wrapper.items()
+        }
+        state = runner.model.module.state_dict()
+        self.seen.append((scales, copy.deepcopy(state)))
+
+
+def search_with_an_overflow(rank: int, work_dir: Path) -> list[tuple[dict, dict]]:
+    """A search whose losses are scaled; in its second architecture step the second process' scaled
+    loss is beyond float32, though the loss itself is not. The scaler is torch's for CPU tensors."""
+    wrappers = dict(
+        constructor="ArchAdaptOptimWrapperConstructor",
+        weights=dict(type="AmpOptimWrapper", optimizer=dict(type="SGD", lr=0.02)),
+        arch=dict(type="AmpOptimWrapper", optimizer=dict(type="Adam", lr=0.1)),
+    )
+    amp = "mmengine.optim.optimizer.amp_optimizer_wrapper"
+    with (
+        mock.patch(f"{amp}.is_cuda_available", lambda: True),
+        mock.patch(f"{amp}.GradScaler", partial(torch.amp.GradScaler, "cpu")),
+        mock.patch(f"{amp}.autocast", lambda **_: nullcontext()),
+    ):
+        runner = make_runner(
+            work_dir, launcher="pytorch", optim_wrapper=wrappers, **PER_PROCESS,
+            cfg=dict(model_wrapper_cfg=dict(type="SampledPathParallel")),
+        )  # fmt: skip
+        model, scales = runner.model.module, Scales()
+        forward = model.forward
+
+        def overflowing(*args, **kwargs):
+            outputs = forward(*args, **kwargs)
+            searching = [path[0] is None for _, path in model.seen]
+            if rank == 1 and searching[-1] and sum(searching) == 2:
+                outputs["loss"] = outputs["loss"] * 1e35
+            return outputs
+
+        model.forward = overflowing
+        runner.register_hook(scales)
+        runner.train()
+    return scales.seen
 
 
 def averaged_gradients(rank: int) -> list[torch.Tensor | None]:
@@ -172,3 +224,19 @@ def test_only_used_parameters_are_averaged(results):
         assert used_once.tolist() == [2.0, 3.0]
         assert unused is None
         assert torch.equal(double, torch.full((2, 1, 3), 1.5, dtype=torch.double))
+
+
+def test_where_one_process_overflows_both_leave_the_step_out(results):
+    """Of two architecture steps an iteration, the second of the first."""
+    ours, theirs = (result["scaled"] for result in results)
+    assert equal([s for s, _ in ours], [s for s, _ in theirs])
+    first = next(i for i, (scales, _) in enumerate(ours) if scales["arch"] < 2**16)
+    assert [scales["arch"] for scales, _ in ours] == [2.0**16] * first + [2.0**15] * (
+        len(ours) - first
+    )
+    assert {scales["weights"] for scales, _ in ours} == {2.0**16}
+    for (_, one), (_, other) in zip(ours, theirs, strict=True):
+        for key, tensor in one.items():
+            own = key.endswith(("running_mean", "running_var"))  # BN is not synchronized
+            assert own or torch.equal(tensor, other[key]), key
+            assert tensor.isfinite().all()
