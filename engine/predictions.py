@@ -15,6 +15,8 @@ class DumpPredictions(DumpResults):
     kept in bytes where its numbers fit, an eighth of its size.
     """
 
+    default_prefix = ""  # none; without this line mmengine warns of none
+
     def process(self, data_batch: Any, predictions: Sequence[dict]) -> None:
         """Keep ``pred_*`` of each sample and its metainfo, which is everything that is no dict."""
         kept = [

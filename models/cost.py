@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,9 +11,10 @@ from mmengine.registry import Registry
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from .backbone import StageBlock
+from .backbone import StageBlock, StagedBackbone
 from .errors import InputError
-from .supernet import FNASuperNet, MixedLayer
+from .searched_layer import SearchedLayer
+from .supernet import FNASuperNet
 
 COSTS = Registry("cost")
 
@@ -79,15 +81,27 @@ def price_list(supernet: FNASuperNet, cost: Cost, input_size: tuple[int, int]) -
         input_size: (height, width) of the images in pixels.
 
     Returns:
-        Layers × most candidates in double, on the super network's device: for each searched layer a
-        price per candidate, in the candidates' order, and 0 where a layer has fewer.
+        Layers × most candidates in double: for each searched layer a price per candidate, in the
+        candidates' order, and 0 where a layer has fewer (``supernet.rows`` leaves these out). It is
+        on the super network's device, or on the CPU where that is the meta device.
     """
-    shapes = _layer_input_shapes(supernet, input_size)
     prices = [
-        torch.tensor([cost(op, shape) for op in layer.ops.values()], dtype=torch.double)
-        for layer, shape in zip(supernet.mixed_layers, shapes, strict=True)
+        torch.tensor([cost(op, shape) for _, op in layer.describe_candidates()], dtype=torch.double)
+        for layer, shape in _layers_with_inputs(supernet, input_size)
+        if isinstance(layer, SearchedLayer)
     ]
-    return pad_sequence(prices, batch_first=True).to(supernet.alphas()[0].device)
+    matrix = pad_sequence(prices, batch_first=True)
+    alpha = supernet.alphas()[0]
+    return matrix if alpha.is_meta else matrix.to(alpha.device)
+
+
+def fixed_cost(backbone: StagedBackbone, cost: Cost, input_size: tuple[int, int]) -> float:
+    """What a backbone costs without its searched layers; all of it, if it has none."""
+    return sum(
+        cost(layer, shape)
+        for layer, shape in _layers_with_inputs(backbone, input_size)
+        if not isinstance(layer, SearchedLayer)
+    )
 
 
 def expected_cost(supernet: FNASuperNet, prices: Tensor) -> Tensor:
@@ -120,6 +134,9 @@ class CostTerm:
     scale: float
     input_size: tuple[int, int]
 
+    fixed = 0.0  # the paper's cost is that of the searched layers
+    target = budget = None
+
     def __post_init__(self):
         numbers = self.weight, self.base, self.scale, self.cost.unit, *self.input_size
         if not all(isinstance(number, int | float) for number in numbers) or not (
@@ -150,6 +167,9 @@ class CostTerm:
         """Expected cost, a scalar → the term, a scalar."""
         return self.weight * torch.log(self.scale * expected / self.cost.unit) / math.log(self.base)
 
+    def learn(self, expected: float) -> None:
+        """λ is given."""
+
     def __str__(self) -> str:
         height, width = self.input_size
         return (
@@ -168,16 +188,18 @@ def _meta_without_norms(module: nn.Module) -> nn.Module:
     return meta
 
 
-def _layer_input_shapes(
-    supernet: FNASuperNet, input_size: tuple[int, int]
-) -> list[tuple[int, int, int]]:
-    """C, H, W of what each searched layer gets, for images of ``input_size``."""
-    meta = _meta_without_norms(supernet)
-    meta.set_path([0] * len(meta.mixed_layers))
-    x, shapes = torch.empty(1, 3, *input_size, device="meta"), []
-    for block in meta.blocks:
-        for layer in block.layers if isinstance(block, StageBlock) else [block]:
-            if isinstance(layer, MixedLayer):
-                shapes.append(tuple(x.shape[1:]))
-            x = layer(x)
-    return shapes
+def _layers_with_inputs(
+    backbone: StagedBackbone, input_size: tuple[int, int]
+) -> Iterator[tuple[nn.Module, tuple[int, int, int]]]:
+    """Stem, layers and last conv, each with the C, H, W that it gets for ``input_size``."""
+    meta = _meta_without_norms(backbone)
+    if isinstance(meta, FNASuperNet):
+        meta.set_path([0] * len(meta.mixed_layers))
+    x = torch.empty(1, 3, *input_size, device="meta")
+    for block, copied in zip(backbone.blocks, meta.blocks, strict=True):
+        staged = isinstance(block, StageBlock)
+        for layer, stand_in in zip(
+            block.layers if staged else [block], copied.layers if staged else [copied], strict=True
+        ):
+            yield layer, tuple(x.shape[1:])
+            x = stand_in(x)

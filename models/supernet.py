@@ -17,19 +17,18 @@ from torch.utils.checkpoint import checkpoint
 
 from .backbone import StagedBackbone
 from .errors import InputError
+from .knapsack import best_within
 from .net_config import NetConfig
 from .ops import Norm, build_op
 from .search_space import SearchSpace
+from .searched_layer import SearchedLayer
+from .shared_layer import SharedLayer
 
-_ALPHA_STD = 1e-3  # softmax(α) starts nearly uniform
 
+class MixedLayer(SearchedLayer):
+    """A searched layer that holds its candidate ops one by one, as the paper's.
 
-class MixedLayer(nn.Module):
-    """A searched layer: its candidate ops and their α.
-
-    ``path`` is the index of the one active op, or None for all. A candidate's norm has no affine
-    terms and no running statistics, because it sees all paths' inputs. ``with_cp``: see
-    :class:`FNASuperNet`.
+    ``with_cp``: see :class:`FNASuperNet`.
     """
 
     def __init__(
@@ -43,23 +42,10 @@ class MixedLayer(nn.Module):
         temperature: float = 1.0,
         with_cp: bool = False,
     ):
-        super().__init__()
-        self.candidates = tuple(candidates)
-        self.temperature = temperature
+        super().__init__(candidates, in_channels, out_channels, stride, dilation, norm, temperature)
         self.with_cp = with_cp
-        norm = partial(norm, affine=False, track_running_stats=False)
-        self.ops = nn.ModuleDict(
-            {
-                name: build_op(name, in_channels, out_channels, stride, dilation, norm)
-                for name in self.candidates
-            }
-        )
-        self.alpha = nn.Parameter(_ALPHA_STD * torch.randn(len(self.candidates)))
-        self.path: int | None = None
-
-    def probabilities(self) -> Tensor:
-        """softmax(α / temperature), one number per candidate."""
-        return torch.softmax(self.alpha / self.temperature, dim=0)
+        self.ops = nn.ModuleDict({name: self._build(name) for name in self.candidates})
+        self.alpha = self._draw_alpha()
 
     def forward(self, x: Tensor) -> Tensor:
         """N×C_in×H×W → N×C_out×⌈H/stride⌉×⌈W/stride⌉."""
@@ -108,13 +94,15 @@ class FNASuperNet(StagedBackbone):
             the rest anew in backward: an eighth of the memory or less, for one more forward pass.
             Gradients stay the same, bit for bit on CPU. A candidate may then draw no random
             numbers, as dropout would, and hold no buffers that a forward pass changes.
+        share_weights: Whether a layer's candidates are slices of one op (:class:`SharedLayer`), not
+            ops of their own. They compute at once, so ``with_cp`` changes nothing.
         out_indices, output_stride, last_channels, norm_cfg, init_cfg: As in ``FNABackbone``. Where
             ``out_indices`` names ``'6.expand'``, the candidates of layer 6.0 must share one
             expansion: the map is the weighted sum of their expanded activations.
 
     Raises:
         InputError: The lists have unequal lengths, an op is unknown, a layer has no candidate, or
-            what ``FNABackbone`` raises.
+            what ``FNABackbone`` raises; with ``share_weights``, a candidate is no slice.
     """
 
     def __init__(
@@ -127,6 +115,7 @@ class FNASuperNet(StagedBackbone):
         temperature: float = 1.0,
         layer_ops: Mapping[str, Sequence[str]] | None = None,
         with_cp: bool = False,
+        share_weights: bool = False,
         out_indices: Sequence[int | str] = (2, 3, 5, 7),
         output_stride: int = 32,
         last_channels: int | None = None,
@@ -137,11 +126,13 @@ class FNASuperNet(StagedBackbone):
             raise InputError(f"search space: temperature {temperature!r}, expected more than 0")
         space = SearchSpace.from_lists(fixed_stage, channels, layers, strides, ops, layer_ops)
 
+        searched_layer = SharedLayer if share_weights else partial(MixedLayer, with_cp=with_cp)
+
         def build_layer(op: str | tuple[str, ...], *args) -> nn.Module:
             return (
                 build_op(op, *args)
                 if isinstance(op, str)
-                else MixedLayer(op, *args, temperature, with_cp)
+                else searched_layer(op, *args, temperature)
             )
 
         super().__init__(
@@ -154,7 +145,7 @@ class FNASuperNet(StagedBackbone):
             init_cfg,
         )
         self.search_space = space
-        self.mixed_layers = [m for m in self.modules() if isinstance(m, MixedLayer)]
+        self.mixed_layers = [m for m in self.modules() if isinstance(m, SearchedLayer)]
         self._sizes = [len(layer.candidates) for layer in self.mixed_layers]
         width = max(self._sizes)
         places = [row * width + i for row, size in enumerate(self._sizes) for i in range(size)]
@@ -181,8 +172,16 @@ class FNASuperNet(StagedBackbone):
 
     def probabilities(self) -> list[Tensor]:
         """softmax(α / temperature) of every searched layer."""
-        rows = self.probability_matrix()
-        return [row[:size] for row, size in zip(rows, self._sizes, strict=True)]
+        return self.rows(self.probability_matrix())
+
+    def rows(self, matrix: Tensor) -> list[Tensor]:
+        """Layers × most candidates → for each searched layer a number per candidate."""
+        return [row[:size] for row, size in zip(matrix, self._sizes, strict=True)]
+
+    def set_temperature(self, temperature: float) -> None:
+        """Set what divides α before the softmax, in every searched layer."""
+        for layer in self.mixed_layers:
+            layer.temperature = temperature
 
     def set_path(self, path: Sequence[int] | None) -> None:
         """Choose one candidate for each searched layer, by its index, or all of them by None."""
@@ -210,6 +209,28 @@ class FNASuperNet(StagedBackbone):
             chances = [alpha.softmax(0) for alpha in alphas or self.alpha_values()]
         return [torch.multinomial(chance, 1, generator=generator).item() for chance in chances]
 
-    def derive(self) -> NetConfig:
-        """The architecture that α prefers: argmax per layer."""
-        return self.search_space.net_config(a.argmax().item() for a in self.alpha_values())
+    def best_path(self, prices: Tensor | None = None, budget: float | None = None) -> list[int]:
+        """The path that α prefers: argmax per layer or, with a budget, the path of the greatest
+        Σ log softmax(α) among those whose prices sum to no more than it.
+
+        Args:
+            prices: As :func:`models.price_list` gives them.
+
+        Raises:
+            InputError: Every path costs more.
+        """
+        alphas = self.alpha_values()
+        if budget is None:
+            return [alpha.argmax().item() for alpha in alphas]
+        scores = [alpha.double().log_softmax(0).tolist() for alpha in alphas]
+        listed = [layer.tolist() for layer in self.rows(prices.cpu())]
+        path = best_within(scores, listed, budget)
+        if path is None:
+            raise InputError(
+                f"budget {budget:g}: every architecture of the search space costs more"
+            )
+        return path
+
+    def derive(self, prices: Tensor | None = None, budget: float | None = None) -> NetConfig:
+        """The architecture of :meth:`best_path`."""
+        return self.search_space.net_config(self.best_path(prices, budget))

@@ -6,5 +6,4 @@ custom_imports = dict(imports=["models", "search", "engine", "fna_seg"])
 
 # crops and windows have one size, for which cuDNN may look for the fastest way
 env_cfg = dict(cudnn_benchmark=True)
-default_hooks = dict(visualization=dict(type="SegmentationPictures"))
 visualizer = dict(type="SegLocalVisualizer", alpha=0.6)

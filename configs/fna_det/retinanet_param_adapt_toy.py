@@ -21,8 +21,6 @@ train_dataloader = dict(
 )
 val_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + splits.val.ann_file)
-test_evaluator = val_evaluator
 
 # 160 images, 3 epochs of 40 iterations
 train_cfg = dict(max_epochs=3, val_interval=100)

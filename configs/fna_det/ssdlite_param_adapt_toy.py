@@ -20,8 +20,6 @@ train_dataloader = dict(
 )
 val_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val))
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + splits.val.ann_file)
-test_evaluator = val_evaluator
 
 # 160 images, 3 epochs of 40 iterations. The head takes larger steps, because its last BN must learn
 # the scale of scores and deltas, which starts at 1.
