@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -269,9 +270,8 @@ def test_price_list_asks_the_cost_once_for_each_candidate():
     assert prices.shape == (len(sizes), max(sizes)) and prices.dtype == torch.double
     assert len(asked) == sum(sizes)
     assert asked[0] == (8, 32, 48) and asked[-1] == (16, 4, 6)
-    assert prices[0].tolist() == [8 * 16 * 24] * 3 + [0] and prices[-1].tolist() == [16 * 6] * 3 + [
-        0
-    ]
+    assert prices[0].tolist() == [8 * 16 * 24] * 3 + [0]
+    assert prices[-1].tolist() == [16 * 6] * 3 + [0]
     for row, size in zip(prices.tolist(), sizes, strict=True):
         assert all(row[:size]) and not any(row[size:])
 
@@ -291,8 +291,13 @@ def test_price_list_computes_no_image_and_changes_nothing():
         assert tensor.device.type == "cpu" and torch.equal(tensor, before[key])
 
 
-def test_prices_are_where_the_super_network_is():
-    assert price_list(build().to("meta"), MAdds(), (64, 64)).is_meta
+def test_prices_are_where_alpha_is(monkeypatch):
+    """But on the CPU, where a super network has no numbers. No second device is here to try."""
+    supernet = build()
+    assert not price_list(supernet.to("meta"), MAdds(), (64, 64)).is_meta
+    elsewhere = SimpleNamespace(device="meta", is_meta=False)
+    monkeypatch.setattr(supernet, "alphas", lambda: [elsewhere])
+    assert price_list(supernet, MAdds(), (64, 64)).is_meta
 
 
 def test_cost_under_autocast_is_the_same():

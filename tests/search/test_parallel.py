@@ -124,7 +124,7 @@ def search_with_an_overflow(rank: int, work_dir: Path) -> list[tuple[dict, dict]
     with (
         mock.patch(f"{amp}.is_cuda_available", lambda: True),
         mock.patch(f"{amp}.GradScaler", partial(torch.amp.GradScaler, "cpu")),
-        mock.patch(f"{amp}.autocast", lambda **_: nullcontext()),
+        mock.patch("mmengine.runner.amp.autocast", lambda **_: nullcontext()),
     ):
         runner = make_runner(
             work_dir, launcher="pytorch", optim_wrapper=wrappers, **PER_PROCESS,
