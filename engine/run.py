@@ -42,6 +42,8 @@ def build_runner(cfg: Config) -> Runner:
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     # mmseg's advice on sizes of images, which are what the data set gives
     warnings.filterwarnings("ignore", "When align_corners=True", UserWarning)
+    # configs ask for it on GPUs; on CPU it means nothing
+    warnings.filterwarnings("ignore", "'pin_memory' argument is set as true", UserWarning)
     accept_no_compiler()
     runner = CheckedRunner.from_cfg(cfg)
     runner.register_hook(ConvertReleased())

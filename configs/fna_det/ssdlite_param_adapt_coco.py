@@ -7,6 +7,8 @@ _base_ = [
 ]
 
 sync_bn = "torch"
+# all images have one size, for which cuDNN may look for the fastest way
+env_cfg = dict(cudnn_benchmark=True)
 # height and width at which MAdds are counted
 input_size = (320, 320)
 

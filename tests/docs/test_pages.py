@@ -158,4 +158,4 @@ def test_examples_of_extending(tmp_path, monkeypatch):
     finally:
         COSTS.module_dict.pop("Params", None)
     for layer, price in zip(supernet.mixed_layers, prices, strict=True):
-        assert price.tolist() == [count_params(op) for op in layer.ops.values()]
+        assert price[: len(layer.ops)].tolist() == [count_params(op) for op in layer.ops.values()]
