@@ -9,6 +9,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from models import InputError
+from models.errors import printable
 
 from .model import unwrapped
 from .released import convert
@@ -45,6 +46,8 @@ class MatchCheckpoint(Hook):
         state_dict = checkpoint.get("state_dict")
         if not isinstance(state_dict, dict):
             raise InputError(f"{where}: holds no state_dict")
+        if not all(isinstance(key, str) for key in state_dict):
+            raise InputError(f"{where}: its state_dict has a key that is no text")
         found = {
             key.removeprefix("module."): tuple(getattr(tensor, "shape", ()))
             for key, tensor in state_dict.items()
@@ -59,9 +62,12 @@ class MatchCheckpoint(Hook):
             key = differing[0]
             raise InputError(
                 f"{where}: is of another architecture; {len(differing)} tensors differ, first "
-                f"{key}: expected {expected.get(key, 'none')}, found {found.get(key, 'none')} "
-                "(is --net-config the one it was trained with?)"
+                f"{printable(key)}: expected {expected.get(key, 'none')}, "
+                f"found {found.get(key, 'none')} (is --net-config the one it was trained with?)"
             )
+        for key, tensor in state_dict.items():
+            if not (isinstance(tensor, torch.Tensor) and torch.isfinite(tensor).all()):
+                raise InputError(f"{where}: {printable(key)} is not finite")
         missing = {"meta", "message_hub", "optimizer"} - set(checkpoint)
         if runner.cfg.get("resume") and missing:
             raise InputError(

@@ -1,9 +1,14 @@
 """What ``--out`` writes of a test: the predictions for each image."""
 
+import pickle
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.evaluator import DumpResults
+from mmengine.logging import print_log
+
+from models.files import write_whole
 
 
 class DumpPredictions(DumpResults):
@@ -24,3 +29,11 @@ class DumpPredictions(DumpResults):
             for sample in predictions
         ]
         super().process(data_batch, kept)
+
+    def compute_metrics(self, results: list) -> dict:
+        """Write the file, whole or not at all; there are no metrics."""
+        path = Path(self.out_file_path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, pickle.dumps(results))
+        print_log(f"Predictions are in {path}", logger="current")
+        return {}

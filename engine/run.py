@@ -1,5 +1,6 @@
 """What both entry points share: prepared libraries, and one line for a user's mistake."""
 
+import logging
 import os
 import shutil
 import sys
@@ -13,10 +14,14 @@ from mmengine.runner import Runner
 from torch import distributed
 
 from models import InputError, SampleError
+from models.errors import printable
 
+from . import ending
 from .compat import mmcv_ops
 from .compat.safe_load import PlainHistory, install_safe_loading
 from .hooks import ConvertReleased
+from .resume import DueEvaluation
+from .runner import CarefulRunner
 
 _SECONDS_FOR_LAUNCHER = 20
 _NOISE = (
@@ -38,8 +43,9 @@ def build_runner(cfg: Config) -> Runner:
     # mmseg's advice on sizes of images, which are what the data set gives
     warnings.filterwarnings("ignore", "When align_corners=True", UserWarning)
     accept_no_compiler()
-    runner = Runner.from_cfg(cfg)
+    runner = CarefulRunner.from_cfg(cfg)
     runner.register_hook(ConvertReleased())
+    runner.register_hook(DueEvaluation())
     runner.register_hook(PlainHistory())
     runner.logger.addFilter(lambda record: not record.getMessage().startswith(_NOISE))
     return runner
@@ -56,15 +62,21 @@ def accept_no_compiler() -> None:
 
 
 def one_line(error: InputError) -> str:
-    """The message of an error, without the traceback that one from a loader's process brings."""
-    *traceback, message = str(error).strip().splitlines()
-    return message.partition(": ")[2] if traceback else message
+    """The message of an error, printable, without the traceback that a loader's process adds."""
+    message = str(error)
+    first, _, traceback = message.partition("\n")
+    if first.startswith("Caught ") and "DataLoader worker" in first:
+        kind = f"\n{type(error).__module__}.{type(error).__qualname__}: "
+        message = traceback.partition(kind)[2]
+    return printable(message.strip())
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run ``main``; exit 2 after a user's mistake, 130 when interrupted."""
+    """Run ``main``; exit 2 after a user's mistake, 130 when interrupted, 143 when terminated."""
     mmcv_ops.install()  # before a config imports mmdet
     install_safe_loading()
+    ending.terminate_like_an_interrupt()
+    logging.raiseExceptions = False  # a full disk: the log's own tracebacks help nobody
     # all processes of a machine find the same mistake; another machine may have one of its own
     speaks = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
@@ -73,16 +85,22 @@ def run(main: Callable[[], None]) -> None:
         if speaks or isinstance(error, SampleError):
             print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
-    except RuntimeError as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if outside := ending.explain(error):
+            line, status = outside
+            if speaks and not (status == ending.TERMINATED and under_torchrun()):
+                print(line, file=sys.stderr)
+            sys.exit(status)
         if "gloo" in str(error):
             # The connection to another process is lost. If that one has stopped, and said why, the
             # launcher is about to end this one, too.
             time.sleep(_SECONDS_FOR_LAUNCHER)
         raise
-    except KeyboardInterrupt:
-        if speaks:
-            print("\nInterrupted. The same command with --resume continues.", file=sys.stderr)
-        sys.exit(130)
     finally:
         if distributed.is_initialized():  # torch warns at exit where the group still exists
             distributed.destroy_process_group()
+
+
+def under_torchrun() -> bool:
+    """Whether a launcher runs this, which ends all processes by SIGTERM and says why itself."""
+    return "TORCHELASTIC_RUN_ID" in os.environ

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from io import BytesIO
@@ -49,6 +50,8 @@ class ArchReport(Hook):
         arch_start_epoch: Epochs before α learns.
         must_match: Settings that a resumed run must share with the checkpoint's.
     """
+
+    results = ("alpha.json", "architecture.png", "alpha.png", "net_config.txt")
 
     def __init__(
         self,
@@ -168,10 +171,51 @@ class ArchReport(Hook):
             raise InputError(f"checkpoint {path}: is of no architecture adaptation")
         _refuse_other(path, "search space", state.get("search_space", {}), self.search_space)
         _refuse_other(path, "search settings", state.get("settings", {}), self.must_match)
-        self.history, self.reported = state["history"], state["reported"]
+        meta = checkpoint.get("meta")
+        epochs = meta.get("epoch") if isinstance(meta, dict) else None
+        history, reported = state.get("history"), state.get("reported")
+        if not (self._is_history(history, epochs) and self._are_choices(reported)):
+            raise InputError(f"checkpoint {path}: the history of its search is damaged")
+        self.history, self.reported = history, reported
+
+    def _is_history(self, history: object, epochs: object) -> bool:
+        """Whether something is α after so many epochs."""
+        counts = list(map(len, self.search_space.values()))
+        return (
+            isinstance(history, list)
+            and len(history) == epochs
+            and all(
+                isinstance(alphas, list)
+                and len(alphas) == len(counts)
+                and all(map(_are_numbers, alphas, counts))
+                for alphas in history
+            )
+        )
+
+    def _are_choices(self, reported: object) -> bool:
+        """Whether something is the number of a candidate for each layer."""
+        candidates = self.search_space.values()
+        return (
+            isinstance(reported, list)
+            and len(reported) == len(candidates)
+            and all(
+                type(choice) is int and 0 <= choice < len(ops)
+                for choice, ops in zip(reported, candidates, strict=True)
+            )
+        )
 
 
-def _refuse_other(path: str, what: str, found: dict, expected: dict) -> None:
+def _are_numbers(values: object, count: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(type(value) is float and math.isfinite(value) for value in values)
+    )
+
+
+def _refuse_other(path: str, what: str, found: object, expected: dict) -> None:
+    if not isinstance(found, dict):
+        raise InputError(f"checkpoint {path}: its {what} is damaged")
     for key in expected | found:
         if found.get(key) != expected.get(key):
             raise InputError(

@@ -1,0 +1,53 @@
+"""How a run ends for a reason outside: a signal, a full disk, a process that was killed."""
+
+import errno
+import signal
+from typing import NoReturn
+
+# statuses as a shell gives them
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, by which schedulers and containers end a run: it ends as by Ctrl-C."""
+
+
+def terminate_like_an_interrupt() -> None:
+    """From now on SIGTERM raises :class:`Terminated`, unless who started this ignores it."""
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(signum: int, frame: object) -> NoReturn:
+    signal.signal(signum, signal.SIG_IGN)  # another one would disturb the end
+    raise Terminated
+
+
+def explain(error: BaseException) -> tuple[str, int] | None:
+    """The line to print for an end whose reason is outside, and the exit status.
+
+    Notes that were added to the error are part of the line. None for any other error.
+    """
+    if _is_termination(error):
+        line, status = "Terminated.", TERMINATED
+    elif isinstance(error, KeyboardInterrupt):
+        line, status = "\nInterrupted.", INTERRUPTED  # the terminal has printed ^C
+    elif isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        where = f"{error.filename}: " if error.filename else ""
+        line, status = f"error: {where}{error.strerror}.", 1
+    elif _is_of_dead_loader(error):
+        line, status = f"error: {str(error).splitlines()[0].rstrip('. ')}.", 1
+    else:
+        return None
+    return " ".join([line, *getattr(error, "__notes__", ())]), status
+
+
+def _is_of_dead_loader(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+
+
+def _is_termination(error: BaseException) -> bool:
+    """A SIGTERM to all processes may end a loader's before this one hears of its own."""
+    loaders = _is_of_dead_loader(error) and str(error).rstrip(". ").endswith("signal: Terminated")
+    return isinstance(error, Terminated) or loaders
