@@ -200,7 +200,7 @@ def noting_how_to_resume(runner: Runner) -> Iterator[None]:
     """Add to what ends the training inside a note that says whether it can be continued."""
     try:
         yield
-    except (KeyboardInterrupt, OSError, RuntimeError) as error:
+    except BaseException as error:
         last = runner.message_hub.get_info("last_ckpt")
         saved = runner.cfg.get("resume") or (last and os.path.isfile(last))
         error.add_note(

@@ -2,6 +2,7 @@
 
 import errno
 import signal
+from collections.abc import Iterator
 from typing import NoReturn
 
 # statuses as a shell gives them
@@ -20,8 +21,18 @@ def terminate_like_an_interrupt() -> None:
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:
-    signal.signal(signum, signal.SIG_IGN)  # another one would disturb the end
     raise Terminated
+
+
+def end_silently() -> None:
+    """Let SIGTERM end this process at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def ignore_signals() -> None:
+    """Let the end, which has begun, not be disturbed by another signal of the kind."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
@@ -29,9 +40,10 @@ def explain(error: BaseException) -> tuple[str, int] | None:
 
     Notes that were added to the error are part of the line. None for any other error.
     """
-    if _is_termination(error):
+    signals = [met for met in _chain(error) if isinstance(met, KeyboardInterrupt)]
+    if any(isinstance(met, Terminated) for met in signals) or _is_of_terminated_loader(error):
         line, status = "Terminated.", TERMINATED
-    elif isinstance(error, KeyboardInterrupt):
+    elif signals:
         line, status = "\nInterrupted.", INTERRUPTED  # the terminal has printed ^C
     elif isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         where = f"{error.filename}: " if error.filename else ""
@@ -47,7 +59,13 @@ def _is_of_dead_loader(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
 
 
-def _is_termination(error: BaseException) -> bool:
+def _is_of_terminated_loader(error: BaseException) -> bool:
     """A SIGTERM to all processes may end a loader's before this one hears of its own."""
-    loaders = _is_of_dead_loader(error) and str(error).rstrip(". ").endswith("signal: Terminated")
-    return isinstance(error, Terminated) or loaders
+    return _is_of_dead_loader(error) and str(error).rstrip(". ").endswith("signal: Terminated")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those during which it was raised: mmengine has some ``except:`` clauses."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

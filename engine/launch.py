@@ -98,7 +98,7 @@ def start_processes(processes: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", threads)
     os.environ.setdefault("MKL_NUM_THREADS", threads)
     # a process has said itself why it stopped
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.disable(logging.ERROR)
     nodes = count_from_environment("NNODES")
     if nodes == 1:
         # not by name, because a machine may not know its own: torchrun would wait, gloo would warn

@@ -87,6 +87,7 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(2)
     except (Exception, KeyboardInterrupt) as error:
         if outside := ending.explain(error):
+            ending.ignore_signals()
             line, status = outside
             if speaks and not (status == ending.TERMINATED and under_torchrun()):
                 print(line, file=sys.stderr)
@@ -94,6 +95,7 @@ def run(main: Callable[[], None]) -> None:
         if "gloo" in str(error):
             # The connection to another process is lost. If that one has stopped, and said why, the
             # launcher is about to end this one, too.
+            ending.end_silently()
             time.sleep(_SECONDS_FOR_LAUNCHER)
         raise
     finally:

@@ -1,5 +1,6 @@
 """Whether a checkpoint holds the state of a run that this one can continue."""
 
+import inspect
 import math
 from collections.abc import Mapping
 
@@ -246,9 +247,14 @@ def _is_entry(value: object, parameter: torch.Tensor) -> bool:
 
 
 def _keeps_state(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether an optimizer of this kind has a state after a step: found by making one."""
+    """Whether one of torch's optimizers has a state after a step: found by making one."""
+    kind = type(optimizer)
+    if not kind.__module__.startswith("torch.optim."):
+        return False
     parameter = torch.nn.Parameter(torch.zeros(1))
-    twin = type(optimizer)([parameter], **optimizer.defaults)
+    taken = inspect.signature(kind).parameters  # a default may be a subclass's own
+    settings = {name: value for name, value in optimizer.defaults.items() if name in taken}
+    twin = kind([parameter], **settings)
     parameter.grad = torch.ones(1)
     twin.step()
     return any(value is not None for state in twin.state.values() for value in state.values())
