@@ -201,11 +201,13 @@ def noting_how_to_resume(runner: Runner) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        last = runner.message_hub.get_info("last_ckpt")
-        saved = runner.cfg.get("resume") or (last and os.path.isfile(last))
+        # the first is set by a run that saves; the other may still be an older run's
+        saved = (
+            runner.message_hub.get_info("last_ckpt") and (Path(runner.work_dir) / _LAST).exists()
+        )
         error.add_note(
             "The same command with --resume continues."
-            if saved
+            if saved or runner.cfg.get("resume")
             else "No checkpoint was written yet: the same command starts anew."
         )
         raise

@@ -32,7 +32,11 @@ SEED_META = {
 }
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    if "slow" not in config.getoption("markexpr"):  # asked for by name
+        deselected = [item for item in items if "long" in item.keywords]
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if "long" not in item.keywords]
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
