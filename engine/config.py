@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from models import InputError, NetConfig
+from models.files import locate
 from models.net_config import is_text
 
 from .compat import mmcv_ops
@@ -64,9 +65,8 @@ class _Options(DictAction):
 
 
 def user_path(path: str) -> str:
-    """Absolute path of what a user typed, relative to the current folder or else the repository."""
-    here, in_repo = Path(path).expanduser().absolute(), REPO / path
-    return str(in_repo if in_repo.exists() and not here.exists() else here)
+    """Absolute path of what a user typed, from the current folder or else the repository."""
+    return str(locate(path))
 
 
 def load_config(args: argparse.Namespace) -> Config:

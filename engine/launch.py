@@ -36,13 +36,17 @@ def main() -> None:
     if module == "engine.test" and len(positional) == 1 and not {"-h", "--help"} & set(options):
         positional.append(latest_checkpoint(positional[0]))
 
-    processes, on_cpu = count_processes(int(gpus))
+    available = torch.cuda.device_count()  # before the environment says otherwise
+    processes, on_cpu = count_processes(int(gpus), available)
     sys.argv = [module, *positional, *options]
     if on_cpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    elif not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & set(os.environ):
+        # sizes change with path and image, and fixed segments would fall to pieces
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
     if processes > 1 or count_from_environment("NNODES") > 1:
         start_processes(processes)
-    elif on_cpu and torch.cuda.is_available():
+    elif on_cpu and available:
         # mmengine has chosen its device on import: only a new process can choose another
         os.execv(sys.executable, [sys.executable, "-m", *sys.argv])
     else:
@@ -68,8 +72,8 @@ def count_from_environment(name: str) -> int:
     return int(value)
 
 
-def count_processes(gpus: int) -> tuple[int, bool]:
-    """How many processes to start on this machine, and whether they are to run on CPU.
+def count_processes(gpus: int, available: int) -> tuple[int, bool]:
+    """How many processes to start on a machine with ``available`` GPUs, and whether on CPU.
 
     One per GPU, or on CPU the number in $PROCESSES. 0 GPUs asks for CPU; so does 1 on a machine
     without a GPU.
@@ -77,7 +81,6 @@ def count_processes(gpus: int) -> tuple[int, bool]:
     Raises:
         InputError: More GPUs are asked for than exist.
     """
-    available = torch.cuda.device_count()
     if gpus > max(available, 1):
         raise InputError(
             f"{gpus} GPUs asked for, this machine has {available}; give their number after the "

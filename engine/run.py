@@ -1,13 +1,16 @@
 """What both entry points share: prepared libraries, and one line for a user's mistake."""
 
+import gc
 import logging
 import os
 import shutil
 import sys
 import sysconfig
 import time
+import traceback
 import warnings
 from collections.abc import Callable
+from typing import NoReturn
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -17,8 +20,8 @@ from models import InputError, SampleError
 from models.errors import printable
 
 from . import ending
-from .compat import mmcv_ops
-from .compat.safe_load import PlainHistory, install_safe_loading
+from .compat.safe_load import PlainHistory
+from .data import CheckBatches, ReportData
 from .hooks import ConvertReleased
 from .resume import DueEvaluation
 from .runner import CarefulRunner
@@ -28,8 +31,6 @@ _NOISE = (
     # mmengine's own use of what it deprecates
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
-    # mmseg's metric gives its results no prefix
-    "The prefix is not set in metric class",
 )
 
 
@@ -47,6 +48,8 @@ def build_runner(cfg: Config) -> Runner:
     runner.register_hook(ConvertReleased())
     runner.register_hook(DueEvaluation())
     runner.register_hook(PlainHistory())
+    runner.register_hook(ReportData())
+    runner.register_hook(CheckBatches())
     runner.logger.addFilter(lambda record: not record.getMessage().startswith(_NOISE))
     return runner
 
@@ -73,34 +76,72 @@ def one_line(error: InputError) -> str:
 
 def run(main: Callable[[], None]) -> None:
     """Run ``main``; exit 2 after a user's mistake, 130 when interrupted, 143 when terminated."""
-    mmcv_ops.install()  # before a config imports mmdet
-    install_safe_loading()
     ending.terminate_like_an_interrupt()
     logging.raiseExceptions = False  # a full disk: the log's own tracebacks help nobody
     # all processes of a machine find the same mistake; another machine may have one of its own
-    speaks = os.environ.get("LOCAL_RANK", "0") == "0"
+    speaks = local_rank() == "0"
     try:
         main()
     except InputError as error:
         if speaks or isinstance(error, SampleError):
             print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        leave(2)
     except (Exception, KeyboardInterrupt) as error:
         if outside := ending.explain(error):
             ending.ignore_signals()
             line, status = outside
             if speaks and not (status == ending.TERMINATED and under_torchrun()):
                 print(line, file=sys.stderr)
-            sys.exit(status)
+            leave(status)
+        if over_nccl():
+            traceback.print_exc()
+            leave(1)
         if "gloo" in str(error):
             # The connection to another process is lost. If that one has stopped, and said why, the
             # launcher is about to end this one, too.
             ending.end_silently()
             time.sleep(_SECONDS_FOR_LAUNCHER)
+        leave_group()
         raise
-    finally:
-        if distributed.is_initialized():  # torch warns at exit where the group still exists
-            distributed.destroy_process_group()
+    leave_group()
+
+
+def local_rank() -> str:
+    """The number of this process on its machine, as torchrun or Slurm's srun says."""
+    return os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
+
+
+def over_nccl() -> bool:
+    """Whether this is one of several processes on GPUs."""
+    return distributed.is_initialized() and "nccl" in distributed.get_backend()
+
+
+def leave(status: int) -> NoReturn:
+    """Exit after an error, which the other processes may not share.
+
+    Over NCCL this process ends at once: destroying the process group, or ending as Python does,
+    would wait for the others, and they may be waiting for this one's part of a sum. Once it is
+    gone, the launcher ends them. Loaders' processes notice by themselves that their parent is gone.
+    """
+    if over_nccl():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    leave_group()
+    sys.exit(status)
+
+
+def leave_group() -> None:
+    """Take leave of the other processes; torch warns at exit where that is left out.
+
+    What a run leaves behind refers to itself, so Python would free it only while it ends. Loaders'
+    threads, and the group's that a model's wrapper keeps, would then still run, and a thread that
+    asks for the interpreter at that point is killed: inside C++ that aborts the whole process
+    ("terminate called without an active exception"). Freed here, they end in peace.
+    """
+    if distributed.is_initialized():
+        gc.collect()
+        distributed.destroy_process_group()
 
 
 def under_torchrun() -> bool:

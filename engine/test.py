@@ -2,9 +2,11 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from torch import nn
 
 from models import InputError, count_madds, count_params
@@ -29,7 +31,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def main(hooks: Sequence[Hook] = ()) -> None:
+    """What the command line says, with these hooks besides the config's."""
     args = parse_args()
     checkpoint = user_path(args.checkpoint)
     if not Path(checkpoint).is_file():
@@ -45,12 +48,14 @@ def main() -> None:
         draw_predictions(cfg, show_dir)
 
     runner = build_runner(cfg)
-    runner.register_hook(MatchCheckpoint())
+    for hook in (MatchCheckpoint(), *hooks):
+        runner.register_hook(hook)
     if out:
         runner.test_evaluator.metrics.append(DumpPredictions(out_file_path=out))
     metrics = count_cost(runner.model, cfg) | runner.test()
     headline = cfg.get("headline", {})
-    metrics["headline"] = {name: metrics[key] for key, name in headline.items() if key in metrics}
+    # COCO's metric has no figures where nothing was detected
+    metrics["headline"] = {name: metrics.get(key) for key, name in headline.items()}
     if runner.rank == 0:
         path = Path(cfg.work_dir) / "metrics.json"
         write_whole(path, (json.dumps(metrics, indent=2) + "\n").encode())

@@ -1,10 +1,12 @@
 """Entry point of both adaptations: train what a config says, on mmengine's Runner."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import barrier
+from mmengine.hooks import Hook
 
 from models import InputError
 from models.files import remove_unfinished
@@ -39,7 +41,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def main(hooks: Sequence[Hook] = ()) -> None:
+    """What the command line says, with these hooks besides the config's."""
     args = parse_args()
     cfg = load_config(args)
     if args.amp:
@@ -55,7 +58,8 @@ def main() -> None:
     line = resume_from(cfg, args.resume)
 
     runner = build_runner(cfg)
-    for hook in (MatchCheckpoint(), CheckRunState()) if cfg.get("resume") else (SetAsideOldRun(),):
+    own = (MatchCheckpoint(), CheckRunState()) if cfg.get("resume") else (SetAsideOldRun(),)
+    for hook in (*own, *hooks):
         runner.register_hook(hook)
     if line:
         runner.logger.info(line)

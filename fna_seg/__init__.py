@@ -1,8 +1,12 @@
 """What only segmentation needs."""
 
-from engine.compat import mmcv_ops
+from engine.compat.mmcv_ops import quiet_imports
 
-mmcv_ops.install()  # before mmseg's models are imported
+with quiet_imports():
+    import mmseg.apis  # noqa: F401
+from mmseg.registry import TRANSFORMS  # noqa: E402
+
+from datasets.images import LoadCheckedImage  # noqa: E402
 
 from .aspp import ASPPDecoderHead, SeparableASPPHead  # noqa: E402
 from .data import (  # noqa: E402
@@ -11,8 +15,9 @@ from .data import (  # noqa: E402
     LoadCheckedAnnotations,
 )
 from .metric import ClassIoUMetric  # noqa: E402
-from .pictures import SegmentationPictures  # noqa: E402
 from .sliding import SlidingEncoderDecoder  # noqa: E402
+
+TRANSFORMS.register_module("LoadImageFromFile", module=LoadCheckedImage)
 
 __all__ = [
     "ASPPDecoderHead",
@@ -20,7 +25,6 @@ __all__ = [
     "CheckedSegDataset",
     "ClassIoUMetric",
     "LoadCheckedAnnotations",
-    "SegmentationPictures",
     "SeparableASPPHead",
     "SlidingEncoderDecoder",
 ]

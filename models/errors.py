@@ -1,6 +1,7 @@
 """The errors that stand for a user's mistake, and what of foreign text is shown in them."""
 
 import reprlib
+from collections.abc import Sequence
 
 
 class InputError(ValueError):
@@ -9,6 +10,16 @@ class InputError(ValueError):
 
 class SampleError(InputError):
     """A sample of the data cannot be used; of several processes only the one that has it knows."""
+
+
+class DataError(InputError):
+    """A part of the data cannot be used, for several reasons; its message is the first."""
+
+    def __init__(self, reasons: Sequence[str]):
+        self.reasons = list(reasons)
+        more = len(self.reasons) - 1
+        hint = f" ({more} more: scripts/check_data.sh CONFIG lists all)" if more else ""
+        super().__init__(f"{self.reasons[0]}{hint}")
 
 
 def printable(text: str, limit: int = 2000) -> str:

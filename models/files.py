@@ -10,6 +10,15 @@ import torch
 
 from .errors import InputError
 
+_REPO = Path(__file__).resolve().parent.parent
+
+
+def locate(path: str | os.PathLike) -> Path:
+    """Where a path leads, absolute: from the current folder or, if nothing is there, from the
+    repository."""
+    here, in_repo = Path(path).expanduser().absolute(), _REPO / path
+    return in_repo if in_repo.exists() and not here.exists() else here
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that, even after a power failure, it is the old one or the new one.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import InputError
+from .files import locate
 from .ops import SKIP, parse_op
 
 _ROW = re.compile(
@@ -61,7 +62,8 @@ class NetConfig:
 
         Args:
             source: A NetConfig (returned as it is), text in the released form, the path of a file
-                that holds such text, or ``[[[in, out], [op, ...], stride], ...]``.
+                that holds such text (from the current folder or else the repository), or
+                ``[[[in, out], [op, ...], stride], ...]``.
 
         Raises:
             InputError: The text is malformed, names an unknown op, a stage has only skips, or its
@@ -128,7 +130,7 @@ def _read(source: str | Path) -> tuple[str, str]:
     else:
         where = f"net_config file {source}"
         try:
-            text = Path(source).read_text()
+            text = locate(source).read_text()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "is not a text file"
             raise InputError(f"{where}: {reason}") from None

@@ -7,15 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.compat import mmcv_ops
-
-mmcv_ops.install()  # before a test imports mmdet
-
-import fna_det  # noqa: E402, F401  (registers what configs name)
-import fna_seg  # noqa: E402, F401
-from datasets.toy_city import write_dataset  # noqa: E402
-from models import FNABackbone, NetConfig  # noqa: E402
-from models.seed import save_seed  # noqa: E402
+import fna_det  # noqa: F401  (registers what configs name)
+import fna_seg  # noqa: F401
+from datasets.toy_city import write_dataset
+from models import FNABackbone, NetConfig
+from models.seed import save_seed
 
 # mmengine collects garbage for every data set; what was imported need not be looked through
 gc.freeze()
@@ -39,7 +35,7 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if "long" not in item.keywords]
     if not torch.cuda.is_available():
         for item in items:
-            if "gpu" in item.keywords:
+            if item.get_closest_marker("gpu"):  # not a keyword: those have the folders' names
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
 
 

@@ -1,11 +1,12 @@
-# COCO 2017 at 1333x800, 4 images per GPU. --data-root replaces data_root everywhere below.
-dataset_type = "CheckedCocoDataset"
-data_root = "data/coco/"
+# COCO 2017 at 1333x800, 4 images per GPU.
+_base_ = "data/coco.py"
+
+data_root = _base_.coco.data_root
 
 # the steps by name: a config that changes one writes its pipelines anew, of these and its own
-load_image = dict(type="LoadCheckedImage")
+load_image = dict(type="LoadImageFromFile")
 load_boxes = dict(type="LoadAnnotations", with_bbox=True)
-resize = dict(type="Resize", scale=(1333, 800), keep_ratio=True)
+resize = dict(type="Resize", scale=_base_.coco_scale, keep_ratio=True)
 flip = dict(type="RandomFlip", prob=0.5)
 pack = dict(type="PackDetInputs")
 pack_tested = dict(
@@ -21,10 +22,8 @@ train_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=True),
     batch_sampler=dict(type="AspectRatioBatchSampler"),
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file="annotations/instances_train2017.json",
-        data_prefix=dict(img="train2017/"),
+        **_base_.coco,
+        **_base_.coco_splits.train,
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
         pipeline=train_pipeline,
     ),
@@ -36,19 +35,17 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file="annotations/instances_val2017.json",
-        data_prefix=dict(img="val2017/"),
+        **_base_.coco,
+        **_base_.coco_splits.val,
         test_mode=True,
         pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader
 
+# on the annotations that the loader reads
 val_evaluator = dict(
-    type="CocoMetric",
-    ann_file=data_root + "annotations/instances_val2017.json",
+    type="CheckedCocoMetric",
     metric="bbox",
     format_only=False,
     # COCO's own limits of detections per image; mmdet's would take AP50 to APl at 1000

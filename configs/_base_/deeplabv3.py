@@ -1,6 +1,17 @@
 # DeepLabv3 on an FNA backbone (paper, section 4.2).
 model = dict(
     type="SlidingEncoderDecoder",
+    # An image smaller than the training's crop, of this size, is padded: with the mean, which is 0
+    # once it is subtracted, and with labels that are ignored.
+    data_preprocessor=dict(
+        type="SegDataPreProcessor",
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        size=(769, 769),
+        pad_val=0,
+        seg_pad_val=255,
+    ),
     backbone=dict(
         type="FNABackbone",
         net_config="configs/net_configs/deeplabv3.txt",

@@ -1,6 +1,6 @@
 # How a detector's run logs, saves and draws, and what it imports.
 default_scope = "mmdet"
-custom_imports = dict(imports=["models", "search", "engine", "datasets.images", "fna_det"])
+custom_imports = dict(imports=["models", "search", "engine", "fna_det"])
 
 default_hooks = dict(
     timer=dict(type="IterTimerHook"),
@@ -8,7 +8,7 @@ default_hooks = dict(
     param_scheduler=dict(type="ParamSchedulerHook"),
     checkpoint=dict(type="WholeCheckpointHook", interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type="DistSamplerSeedHook"),
-    visualization=dict(type="DetVisualizationHook"),
+    visualization=dict(type="DrawPredictions"),
 )
 
 env_cfg = dict(

@@ -1,20 +1,21 @@
 # Architecture adaptation of RetinaNet on blood cells (BCCD), the worked example of
 # docs/new_dataset_detection.md, sized for one CPU or GPU with 2 images of 320x240.
-_base_ = ["retinanet_arch_adapt_coco.py", "../_base_/bccd.py", "../_base_/short_run.py"]
+_base_ = ["retinanet_arch_adapt_coco.py", "../_base_/data/bccd.py", "../_base_/short_run.py"]
 
-data_root = _base_.bccd.data_root
+dataset = _base_.dataset
+data_root = dataset.data_root
 # height and width at which MAdds are counted
-input_size = (240, 320)
+input_size = _base_.image_scale[::-1]
 
-model = _base_.bccd_retinanet
+model = _base_.retinanet
 
-resize = dict(_base_.resize, scale=_base_.bccd_scale)
+resize = dict(_base_.resize, scale=_base_.image_scale)
 train_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.flip, _base_.pack]
 arch_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.pack]
 train_dataloader = dict(
     batch_size=2,
     num_workers=1,
-    dataset=dict(**_base_.bccd, ann_file=_base_.bccd_ann_file.train, pipeline=train_pipeline),
+    dataset=dict(dataset, **_base_.splits.train, pipeline=train_pipeline),
 )
 
 # The paper's 14 epochs and its start of alpha after 8, with 52 weight steps per epoch: 312

@@ -2,21 +2,24 @@
 # minute or two on two CPU cores: it shows the procedure; finding something takes longer.
 _base_ = [
     "retinanet_arch_adapt_coco.py",
-    "../_base_/toy_city_detection.py",
+    "../_base_/data/toy_city_detection.py",
     "../_base_/short_run.py",
 ]
 
-data_root = _base_.toy_city.data_root
+dataset = _base_.dataset
+data_root = dataset.data_root
 # height and width at which MAdds are counted
-input_size = (192, 384)
+input_size = _base_.image_scale[::-1]
 
-model = _base_.toy_retinanet
+model = _base_.retinanet
 
-resize = dict(_base_.resize, scale=_base_.toy_scale)
+resize = dict(_base_.resize, scale=_base_.image_scale)
 train_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.flip, _base_.pack]
 arch_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.pack]
 train_dataloader = dict(
-    batch_size=2, num_workers=1, dataset=dict(**_base_.toy_city, pipeline=train_pipeline)
+    batch_size=2,
+    num_workers=1,
+    dataset=dict(dataset, **_base_.splits.train, pipeline=train_pipeline),
 )
 
 # 80 images in each half: 2 epochs of 40 weight steps, in the second half as many architecture steps

@@ -1,30 +1,24 @@
 # Parameter adaptation of RetinaNet on blood cells (BCCD), the worked example of
 # docs/new_dataset_detection.md, sized for one CPU or GPU with 4 images of 320x240.
-_base_ = ["retinanet_param_adapt_coco.py", "../_base_/bccd.py", "../_base_/short_run.py"]
+_base_ = ["retinanet_param_adapt_coco.py", "../_base_/data/bccd.py", "../_base_/short_run.py"]
 
-bccd, ann_file = _base_.bccd, _base_.bccd_ann_file
-data_root = bccd.data_root
+dataset, splits = _base_.dataset, _base_.splits
+data_root = dataset.data_root
 # height and width at which MAdds are counted
-input_size = (240, 320)
+input_size = _base_.image_scale[::-1]
 
-model = _base_.bccd_retinanet
+model = _base_.retinanet
 
-resize = dict(_base_.resize, scale=_base_.bccd_scale)
+resize = dict(_base_.resize, scale=_base_.image_scale)
 train_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.flip, _base_.pack]
 test_pipeline = [_base_.load_image, resize, _base_.load_boxes, _base_.pack_tested]
 train_dataloader = dict(
     batch_size=4,
     num_workers=1,
-    dataset=dict(**bccd, ann_file=ann_file.train, pipeline=train_pipeline),
+    dataset=dict(dataset, **splits.train, pipeline=train_pipeline),
 )
-val_dataloader = dict(
-    num_workers=1, dataset=dict(**bccd, ann_file=ann_file.val, pipeline=test_pipeline)
-)
-test_dataloader = dict(
-    num_workers=1, dataset=dict(**bccd, ann_file=ann_file.test, pipeline=test_pipeline)
-)
-val_evaluator = dict(ann_file=data_root + ann_file.val)
-test_evaluator = dict(ann_file=data_root + ann_file.test)
+val_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val, pipeline=test_pipeline))
+test_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.test, pipeline=test_pipeline))
 
 # 52 iterations per epoch
 train_cfg = dict(max_epochs=9, val_interval=3)

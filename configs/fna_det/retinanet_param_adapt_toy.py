@@ -2,24 +2,25 @@
 # on two CPU cores: small images, a narrow neck and head, few iterations.
 _base_ = [
     "retinanet_param_adapt_coco.py",
-    "../_base_/toy_city_detection.py",
+    "../_base_/data/toy_city_detection.py",
     "../_base_/short_run.py",
 ]
 
-data_root = _base_.toy_city.data_root
+dataset, splits = _base_.dataset, _base_.splits
+data_root = dataset.data_root
 # height and width at which MAdds are counted
-input_size = (192, 384)
+input_size = _base_.image_scale[::-1]
 
-model = _base_.toy_retinanet
+model = _base_.retinanet
 
-resize = dict(_base_.resize, scale=_base_.toy_scale)
+resize = dict(_base_.resize, scale=_base_.image_scale)
 train_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.flip, _base_.pack]
 test_pipeline = [_base_.load_image, resize, _base_.load_boxes, _base_.pack_tested]
-train_dataloader = dict(num_workers=1, dataset=dict(**_base_.toy_city, pipeline=train_pipeline))
-val_dataloader = dict(num_workers=1, dataset=dict(**_base_.toy_city, pipeline=test_pipeline))
+train_dataloader = dict(
+    num_workers=1, dataset=dict(dataset, **splits.train, pipeline=train_pipeline)
+)
+val_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + "annotations/instances_val2017.json")
-test_evaluator = val_evaluator
 
 # 160 images, 3 epochs of 40 iterations
 train_cfg = dict(max_epochs=3, val_interval=100)

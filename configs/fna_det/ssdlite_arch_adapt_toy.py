@@ -2,16 +2,19 @@
 # minute or two on two CPU cores: it shows the procedure; finding something takes longer.
 _base_ = [
     "ssdlite_arch_adapt_coco.py",
-    "../_base_/toy_city_detection.py",
+    "../_base_/data/toy_city_detection.py",
     "../_base_/short_run.py",
 ]
 
-data_root = _base_.toy_city.data_root
+dataset = _base_.dataset
+data_root = dataset.data_root
 
-model = dict(bbox_head=dict(num_classes=9))
+model = _base_.ssdlite
 
 train_dataloader = dict(
-    batch_size=4, num_workers=1, dataset=dict(times=1, dataset=dict(**_base_.toy_city))
+    batch_size=4,
+    num_workers=1,
+    dataset=dict(times=1, dataset=dict(dataset, **_base_.splits.train)),
 )
 
 # 80 images in each half: 2 epochs of 20 weight steps, 10 architecture steps in the second

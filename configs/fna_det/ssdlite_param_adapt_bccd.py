@@ -1,24 +1,21 @@
 # Parameter adaptation of SSDLite on blood cells (BCCD; docs/new_dataset_detection.md), sized for
 # one CPU or GPU with 8 images, seen at 320x320.
-_base_ = ["ssdlite_param_adapt_coco.py", "../_base_/bccd.py", "../_base_/short_run.py"]
+_base_ = ["ssdlite_param_adapt_coco.py", "../_base_/data/bccd.py", "../_base_/short_run.py"]
 
-bccd, ann_file = _base_.bccd, _base_.bccd_ann_file
-data_root = bccd.data_root
+dataset, splits = _base_.dataset, _base_.splits
+data_root = dataset.data_root
 
-# COCO's anchors fit: 90 % of the training boxes overlap one by half (IoU 0.5)
-model = dict(bbox_head=dict(num_classes=3))
+model = _base_.ssdlite
 
 # not on a larger canvas: so few iterations learn cells at the size at which they are tested
 train_pipeline = [step for step in _base_.train_pipeline if step != _base_.expand]
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,
-    dataset=dict(times=1, dataset=dict(**bccd, ann_file=ann_file.train, pipeline=train_pipeline)),
+    dataset=dict(times=1, dataset=dict(dataset, **splits.train, pipeline=train_pipeline)),
 )
-val_dataloader = dict(num_workers=1, dataset=dict(**bccd, ann_file=ann_file.val))
-test_dataloader = dict(num_workers=1, dataset=dict(**bccd, ann_file=ann_file.test))
-val_evaluator = dict(ann_file=data_root + ann_file.val)
-test_evaluator = dict(ann_file=data_root + ann_file.test)
+val_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val))
+test_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.test))
 
 # 14 epochs of 25 iterations. The head takes larger steps, because its last BN must learn the scale
 # of scores and deltas, which starts at 1.

@@ -2,25 +2,24 @@
 # sized for minutes on two CPU cores: few images and iterations.
 _base_ = [
     "ssdlite_param_adapt_coco.py",
-    "../_base_/toy_city_detection.py",
+    "../_base_/data/toy_city_detection.py",
     "../_base_/short_run.py",
 ]
 
-data_root = _base_.toy_city.data_root
+dataset, splits = _base_.dataset, _base_.splits
+data_root = dataset.data_root
 
-model = dict(bbox_head=dict(num_classes=9))
+model = _base_.ssdlite
 
 # not on a larger canvas: so few iterations learn objects at the size at which they are tested
 train_pipeline = [step for step in _base_.train_pipeline if step != _base_.expand]
 train_dataloader = dict(
     batch_size=4,
     num_workers=1,
-    dataset=dict(times=1, dataset=dict(**_base_.toy_city, pipeline=train_pipeline)),
+    dataset=dict(times=1, dataset=dict(dataset, **splits.train, pipeline=train_pipeline)),
 )
-val_dataloader = dict(num_workers=1, dataset=dict(**_base_.toy_city))
+val_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val))
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + "annotations/instances_val2017.json")
-test_evaluator = val_evaluator
 
 # 160 images, 3 epochs of 40 iterations. The head takes larger steps, because its last BN must learn
 # the scale of scores and deltas, which starts at 1.

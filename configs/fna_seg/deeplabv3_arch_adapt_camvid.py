@@ -2,27 +2,26 @@
 # CPU or GPU with 8 crops of 161x161.
 _base_ = [
     "deeplabv3_arch_adapt_cityscapes.py",
-    "../_base_/camvid.py",
+    "../_base_/data/camvid.py",
     "../_base_/short_run.py",
 ]
 
-camvid = _base_.camvid
-data_root = camvid.data_root
+dataset = _base_.dataset
+data_root = dataset.data_root
 crop_size = (161, 161)
 # height and width at which MAdds are counted
 input_size = crop_size
 
-data_preprocessor = dict(size=crop_size)
-model = dict(decode_head=dict(num_classes=11))
+model = dict(_base_.deeplabv3, data_preprocessor=dict(size=crop_size))
 
-resize = dict(_base_.resize, scale=(480, 360))
+resize = dict(_base_.resize, scale=_base_.image_scale)
 crop = dict(_base_.crop, crop_size=crop_size)
 train_pipeline = [*_base_.load, resize, crop, _base_.flip, _base_.pack]
 arch_pipeline = [*_base_.load, resize, crop, _base_.pack]
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,
-    dataset=dict(**camvid, data_prefix=_base_.camvid_prefix.train, pipeline=train_pipeline),
+    dataset=dict(dataset, **_base_.splits.train, pipeline=train_pipeline),
 )
 
 custom_hooks = _base_.cpu_hooks

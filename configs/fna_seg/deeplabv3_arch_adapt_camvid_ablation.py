@@ -5,7 +5,7 @@ _base_ = "deeplabv3_arch_adapt_camvid.py"
 crop_size = (129, 129)
 input_size = crop_size
 
-data_preprocessor = dict(size=crop_size)
+model = dict(data_preprocessor=dict(size=crop_size))
 crop = dict(_base_.crop, crop_size=crop_size)
 train_pipeline = [*_base_.load, _base_.resize, crop, _base_.flip, _base_.pack]
 arch_pipeline = [*_base_.load, _base_.resize, crop, _base_.pack]

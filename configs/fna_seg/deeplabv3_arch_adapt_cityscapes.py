@@ -2,7 +2,7 @@
 # super network that starts from the remapped seed, and what it prefers in WORK_DIR/net_config.txt.
 _base_ = [
     "../_base_/deeplabv3.py",
-    "../_base_/cityscapes.py",
+    "../_base_/cityscapes_segmentation.py",
     "../_base_/seg_runtime.py",
     "../_base_/search_space_segmentation.py",
 ]
@@ -14,8 +14,8 @@ input_size = crop_size
 # Every process computes the same path: only its gradients are averaged.
 model_wrapper_cfg = dict(type="SampledPathParallel")
 
-data_preprocessor = dict(size=crop_size)
 model = dict(
+    data_preprocessor=dict(size=crop_size),
     backbone=dict(
         _delete_=True,
         type="FNASuperNet",

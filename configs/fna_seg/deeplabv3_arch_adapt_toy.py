@@ -1,21 +1,27 @@
 # Architecture adaptation of DeepLabv3 on the embedded data set, 4 crops of 129x129, sized for a
 # minute or two on two CPU cores: it shows the procedure; finding something takes longer.
-_base_ = ["deeplabv3_arch_adapt_cityscapes.py", "../_base_/short_run.py"]
+_base_ = [
+    "deeplabv3_arch_adapt_cityscapes.py",
+    "../_base_/data/toy_city_segmentation.py",
+    "../_base_/short_run.py",
+]
 
-# 160 + 40 images of 512x256 in Cityscapes' layout and with its 19 classes
-data_root = "data/toy_city/"
+dataset = _base_.dataset
+data_root = dataset.data_root
 crop_size = (129, 129)
 # height and width at which MAdds are counted
 input_size = crop_size
 
-data_preprocessor = dict(size=crop_size)
+model = dict(data_preprocessor=dict(size=crop_size))
 
-resize = dict(_base_.resize, scale=(512, 256))
+resize = dict(_base_.resize, scale=_base_.image_scale)
 crop = dict(_base_.crop, crop_size=crop_size)
 train_pipeline = [*_base_.load, resize, crop, _base_.flip, _base_.pack]
 arch_pipeline = [*_base_.load, resize, crop, _base_.pack]
 train_dataloader = dict(
-    batch_size=4, num_workers=1, dataset=dict(data_root=data_root, pipeline=train_pipeline)
+    batch_size=4,
+    num_workers=1,
+    dataset=dict(dataset, **_base_.splits.train, pipeline=train_pipeline),
 )
 
 custom_hooks = _base_.cpu_hooks

@@ -2,28 +2,27 @@
 # images of 480x360, 11 classes, sized for one CPU or GPU with 8 crops of 193x193.
 _base_ = [
     "deeplabv3_param_adapt_cityscapes.py",
-    "../_base_/camvid.py",
+    "../_base_/data/camvid.py",
     "../_base_/short_run.py",
 ]
 
-camvid, prefix = _base_.camvid, _base_.camvid_prefix
-data_root = camvid.data_root
+dataset, splits = _base_.dataset, _base_.splits
+data_root = dataset.data_root
 crop_size = (193, 193)
 # height and width at which MAdds are counted
-input_size = (360, 480)
+input_size = _base_.image_scale[::-1]
 
-data_preprocessor = dict(size=crop_size)
-model = dict(decode_head=dict(num_classes=11))
+model = dict(_base_.deeplabv3, data_preprocessor=dict(size=crop_size))
 
 crop = dict(_base_.crop, crop_size=crop_size)
 train_pipeline = [*_base_.load, _base_.rescale, crop, _base_.flip, _base_.pack]
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,
-    dataset=dict(**camvid, data_prefix=prefix.train, pipeline=train_pipeline),
+    dataset=dict(dataset, **splits.train, pipeline=train_pipeline),
 )
-val_dataloader = dict(num_workers=1, dataset=dict(**camvid, data_prefix=prefix.val))
-test_dataloader = dict(num_workers=1, dataset=dict(**camvid, data_prefix=prefix.test))
+val_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val))
+test_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.test))
 
 custom_hooks = [
     *_base_.cpu_hooks,

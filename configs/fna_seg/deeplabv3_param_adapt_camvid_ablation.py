@@ -4,7 +4,7 @@ _base_ = "deeplabv3_param_adapt_camvid.py"
 
 crop_size = (129, 129)
 
-data_preprocessor = dict(size=crop_size)
+model = dict(data_preprocessor=dict(size=crop_size))
 crop = dict(_base_.crop, crop_size=crop_size)
 train_pipeline = [*_base_.load, _base_.rescale, crop, _base_.flip, _base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -2,7 +2,7 @@
 # 4 images each (paper, section 4.2).
 _base_ = [
     "../_base_/deeplabv3.py",
-    "../_base_/cityscapes.py",
+    "../_base_/cityscapes_segmentation.py",
     "../_base_/seg_runtime.py",
 ]
 

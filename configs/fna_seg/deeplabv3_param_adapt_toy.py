@@ -1,20 +1,28 @@
 # Parameter adaptation of DeepLabv3 on the embedded data set, 4 crops of 193x193, sized for minutes
 # on two CPU cores: small crops and windows, few iterations.
-_base_ = ["deeplabv3_param_adapt_cityscapes.py", "../_base_/short_run.py"]
+_base_ = [
+    "deeplabv3_param_adapt_cityscapes.py",
+    "../_base_/data/toy_city_segmentation.py",
+    "../_base_/short_run.py",
+]
 
-# 160 + 40 images of 512x256 in Cityscapes' layout and with its 19 classes
-data_root = "data/toy_city/"
+dataset, splits = _base_.dataset, _base_.splits
+data_root = dataset.data_root
 crop_size = (193, 193)
 # height and width at which MAdds are counted
-input_size = (256, 512)
+input_size = _base_.image_scale[::-1]
 
-data_preprocessor = dict(size=crop_size)
-model = dict(test_cfg=dict(crop_size=crop_size, stride=(129, 129)))
+model = dict(
+    data_preprocessor=dict(size=crop_size),
+    test_cfg=dict(crop_size=crop_size, stride=(129, 129)),
+)
 
 crop = dict(_base_.crop, crop_size=crop_size)
 train_pipeline = [*_base_.load, _base_.rescale, crop, _base_.flip, _base_.pack]
-train_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root, pipeline=train_pipeline))
-val_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root))
+train_dataloader = dict(
+    num_workers=1, dataset=dict(dataset, **splits.train, pipeline=train_pipeline)
+)
+val_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val))
 test_dataloader = val_dataloader
 
 custom_hooks = [

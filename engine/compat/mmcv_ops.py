@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 EXT_NAME = "mmcv._ext"
 
@@ -34,9 +35,11 @@ def install() -> None:
     # mmengine asks importlib whether the ops are there, and that fails on a module without a spec.
     ext.__spec__ = ModuleSpec(EXT_NAME, loader=None)
     ext.nms = nms
-    ext.sigmoid_focal_loss_forward = sigmoid_focal_loss_forward
-    ext.sigmoid_focal_loss_backward = sigmoid_focal_loss_backward
     sys.modules[EXT_NAME] = ext
+    from mmcv import ops
+
+    # in place of a function of mmcv's that would call the compiled op, in the logits' type
+    ops.sigmoid_focal_loss = ops.focal_loss.sigmoid_focal_loss = sigmoid_focal_loss
 
 
 @contextlib.contextmanager
@@ -104,60 +107,94 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     return torchvision.ops.nms(boxes.to(dtype) + shift, scores.to(dtype), iou_threshold)
 
 
-def sigmoid_focal_loss_forward(
-    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
-) -> None:
-    """Writes the focal loss of every logit into `output`.
+def sigmoid_focal_loss(
+    input: Tensor,
+    target: Tensor,
+    gamma: float = 2.0,
+    alpha: float = 0.25,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """The focal loss of every logit (Lin et al., Focal Loss for Dense Object Detection).
 
     With p the probability given to the right answer of one logit (that it is the target's class,
     or that it is not), the loss is -a (1 - p)^gamma log(p), where a is alpha for the target's
-    class and 1 - alpha for the others.
+    class and 1 - alpha for the others. Half-precision logits give a loss in float32.
 
     Args:
         input: (N, C) logits.
         target: (N,) int64 classes; any value outside [0, C), such as C or -1, is background.
-        weight: (C,) factors by the target's class (background counts 1), or empty for none.
-        output: (N, C), overwritten.
         gamma: how strongly well classified logits are played down, >= 0.
         alpha: share of the target's class in the balance, in [0, 1].
+        weight: (C,) factors by the target's class (background counts 1), or None.
+        reduction: "none", "sum", or "mean", the sum divided by N.
+
+    Returns:
+        (N, C), or a scalar.
     """
-    sign, factor = _signs_and_factors(input, target, weight, alpha)
-    # sign * logit is the logit of p; logsigmoid keeps log(p) exact where p itself would round to 0.
-    logit = sign * input
-    output.copy_(-factor * torch.sigmoid(-logit).pow(gamma) * F.logsigmoid(logit))
+    # In float16, the gradient of every background below a probability of 1e-3 would be 0 before a
+    # scaled loss could multiply it.
+    logits = input.to(_at_least_float32(input.dtype))
+    with_slopes = logits.requires_grad and torch.is_grad_enabled()
+    losses = _FocalLoss.apply(logits, target, gamma, alpha, weight, with_slopes)
+    if reduction == "none":
+        return losses
+    return losses.sum() if reduction == "sum" else losses.sum() / len(input)
 
 
-def sigmoid_focal_loss_backward(
-    input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
-) -> None:
-    """Writes the derivative of each loss by its own logit into `grad_input`, (N, C).
+class _FocalLoss(torch.autograd.Function):
+    """Losses (N, C) of logits (N, C), in few passes over them: see `sigmoid_focal_loss`.
 
-    The other arguments are those of `sigmoid_focal_loss_forward`.
+    Nearly all of the logits are of wrong classes, so all of them are taken for such. Then the one
+    of each row's class is put right: it is a wrong class's at the negated logit. Nothing waits to
+    learn how many those are, as a GPU would to list them.
     """
-    sign, factor = _signs_and_factors(input, target, weight, alpha)
-    logit = sign * input
-    miss = torch.sigmoid(-logit)
-    slope = miss.pow(gamma) * (gamma * torch.sigmoid(logit) * F.logsigmoid(logit) - miss)
-    grad_input.copy_(sign * factor * slope)
+
+    @staticmethod
+    def forward(
+        ctx,
+        logits: Tensor,
+        target: Tensor,
+        gamma: float,
+        alpha: float,
+        weight: Tensor | None,
+        with_slopes: bool,
+    ) -> Tensor:
+        results = _of_wrong_classes(logits, gamma, 1 - alpha, with_slopes)
+        classes = logits.size(1)
+        right = target.clamp(0, classes - 1)[:, None]
+        foreground = ((target >= 0) & (target < classes))[:, None]
+        right_results = _of_wrong_classes(-logits.gather(1, right), gamma, alpha, with_slopes)
+        for result, right_result, sign in zip(results, right_results, (1, -1), strict=False):
+            as_it_is = result.gather(1, right)
+            result.scatter_(1, right, torch.where(foreground, sign * right_result, as_it_is))
+            if weight is not None:
+                result.mul_(torch.where(foreground, weight[right].to(result.dtype), 1.0))
+        ctx.save_for_backward(*results[1:])
+        return results[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return grad * slopes, None, None, None, None, None
 
 
-def _signs_and_factors(
-    input: Tensor, target: Tensor, weight: Tensor, alpha: float
-) -> tuple[Tensor, Tensor]:
-    """Returns, in float32 at least, (N, C) signs (1 at the target's class, else -1) and factors.
+def _of_wrong_classes(
+    logits: Tensor, gamma: float, factor: float, with_slopes: bool
+) -> tuple[Tensor, ...]:
+    """factor * p^gamma * -log(1 - p), p a class's probability; where asked for, its slopes too.
 
-    A factor is alpha or 1 - alpha, times the weight of the row's target.
+    The derivative by the logit is factor * p^gamma * (p + gamma * (1 - p) * -log(1 - p)).
     """
-    num_classes = input.size(1)
-    dtype = _at_least_float32(input.dtype)
-    positive = target[:, None] == torch.arange(num_classes, device=target.device)
-    sign = positive.to(dtype) * 2 - 1
-    factor = torch.where(positive, alpha, 1 - alpha).to(dtype)
-    if weight.numel():
-        foreground = (target >= 0) & (target < num_classes)
-        row_weight = weight.to(dtype)[target.clamp(0, num_classes - 1)]
-        factor = factor * torch.where(foreground, row_weight, 1.0)[:, None]
-    return sign, factor
+    hits = torch.sigmoid(logits)
+    misses = F.softplus(logits)  # -log(1 - p), exact where 1 - p itself would round to 0
+    powers, zero = hits.pow(gamma), logits.new_zeros(())
+    losses = torch.addcmul(zero, powers, misses, value=factor)
+    if not with_slopes:
+        return (losses,)
+    slopes = torch.lerp(misses.mul_(gamma), logits.new_ones(()), hits)
+    return losses, torch.addcmul(zero, powers, slopes, value=factor)
 
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:

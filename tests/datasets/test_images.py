@@ -16,8 +16,9 @@ def image():
 
 @pytest.mark.parametrize("scope", ["mmdet", "mmseg"])
 def test_configs_of_both_tasks_find_it(scope):
+    """Under the name for which the inferencers of mmdet and mmseg look."""
     with TRANSFORMS.switch_scope_and_registry(scope) as registry:
-        assert registry.get("LoadCheckedImage") is LoadCheckedImage
+        assert registry.get("LoadImageFromFile") is LoadCheckedImage
 
 
 def test_reads_what_the_file_holds(image, tmp_path):

@@ -75,3 +75,74 @@ def test_script_of_segmentation(tmp_path):
         assert (sample["data_samples"].gt_sem_seg.data.numpy() == expected).all()
         colour = sample["inputs"].float().mean((1, 2))
         assert colour.tolist() == pytest.approx([50, 100, 200], abs=3)  # blue first
+
+
+# what a user changes in the template of the data file, one kind of data each
+FILLED_IN = {
+    "detection": {
+        'classes=("cat", "dog")': 'classes=("ant", "bee", "crab", "dove", "eel")',
+        '"data/own/"': '"data/animals/"',
+        "image_scale = (640, 480)": "image_scale = (512, 384)",
+        "octave_base_scale=4": "octave_base_scale=3",
+    },
+    "segmentation": {
+        'classes=("background", "road")': 'classes=("floor", "wall", "door", "lamp", "sofa")',
+        "palette=[[0, 0, 0], [128, 64, 128]],": "",
+        '"data/own/"': '"data/rooms/"',
+        "image_scale = (640, 480)": "image_scale = (512, 384)",
+    },
+}
+
+
+@pytest.mark.parametrize("stage", ["param_adapt", "arch_adapt"])
+@pytest.mark.parametrize(
+    "framework, task, example",
+    [
+        ("fna_det/retinanet", "detection", "bccd"),
+        ("fna_det/ssdlite", "detection", "bccd"),
+        ("fna_seg/deeplabv3", "segmentation", "camvid"),
+    ],
+)
+def test_own_data_are_stated_once(framework, task, example, stage, tmp_path):
+    """A copy of the template, filled in, and a copy of the example's config that names it."""
+    template = (REPO / f"configs/_base_/data/own_{task}.py").read_text()
+    for old, new in FILLED_IN[task].items():
+        assert template.count(old) == 1
+        template = template.replace(old, new)
+    (tmp_path / "mine.py").write_text(template)
+    folder = REPO / "configs" / framework.partition("/")[0]
+    content = (REPO / f"configs/{framework}_{stage}_{example}.py").read_text()
+    before = f'"../_base_/data/{example}.py"'
+    assert content.count(before) == 1 and content.count(f"data/{example}") == 1
+    content = content.replace(before, repr(str(tmp_path / "mine.py")))
+    (tmp_path / "config.py").write_text(
+        re.sub(r'"((?:\.\./_base_/)?\w+\.py)"', rf'"{folder}/\1"', content)
+    )
+    cfg = Config.fromfile(tmp_path / "config.py")
+
+    head = cfg.model.bbox_head if task == "detection" else cfg.model.decode_head
+    assert head.num_classes == 5
+    root = "data/animals/" if task == "detection" else "data/rooms/"
+    assert cfg.data_root == root
+    for split in ("train",) if stage == "arch_adapt" else ("train", "val", "test"):
+        dataset = cfg[f"{split}_dataloader"].dataset
+        dataset = dataset.get("dataset", dataset)
+        assert dataset.data_root == root and len(dataset.metainfo.classes) == 5
+        if task == "detection":
+            assert dataset.ann_file == f"annotations/instances_{split}.json"
+            assert dataset.data_prefix.img == "images/"
+        else:
+            assert dataset.type == "CheckedSegDataset"
+            assert dataset.ann_file == f"{split}.txt"
+            assert dataset.data_prefix == dict(img_path="images/", seg_map_path="labels/")
+    for part in ("dataloader", "evaluator"):
+        for split in ("train", "val", "test"):
+            used = str(cfg.get(f"{split}_{part}")).lower()
+            assert not re.search(r"data/(coco|bccd|cityscapes|camvid)|2017|rbc|pedestrian", used)
+    if framework == "fna_det/retinanet":
+        assert head.anchor_generator.octave_base_scale == 3 and head.in_channels == 256
+        assert cfg.input_size == (384, 512)
+        assert "'scale': (512, 384)" in str(cfg.train_dataloader.dataset.pipeline)
+        if stage == "arch_adapt":
+            assert "'scale': (512, 384)" in str(cfg.train_cfg.arch_pipeline)
+            assert cfg.train_cfg.cost.input_size == (384, 512)

@@ -66,7 +66,7 @@ def test_files_that_it_names(page):
 
 
 def test_list_of_configs_is_complete():
-    listed = set(re.findall(r"`(\w+\.py)`", text("docs/configs.md")))
+    listed = set(re.findall(r"`(?:data/)?(\w+\.py)`", text("docs/configs.md")))
     there = {path.name for path in (REPO / "configs").rglob("*.py")}
     assert listed == there
 
@@ -74,11 +74,14 @@ def test_list_of_configs_is_complete():
 @pytest.mark.parametrize(
     "page, configs",
     [
-        ("docs/new_dataset_detection.md", ["_base_/bccd", "fna_det/retinanet_param_adapt_bccd"]),
+        (
+            "docs/new_dataset_detection.md",
+            ["_base_/data/bccd", "fna_det/retinanet_param_adapt_bccd"],
+        ),
         (
             "docs/new_dataset_segmentation.md",
             [
-                "_base_/camvid",
+                "_base_/data/camvid",
                 "_base_/head_paramwise",  # in its comment
                 "fna_seg/deeplabv3_arch_adapt_camvid",
                 "fna_seg/deeplabv3_param_adapt_camvid",

@@ -11,14 +11,25 @@ from engine import launch
 from models import InputError
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """A copy, because launch writes into it for the processes that it starts."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+
+
 def launched(monkeypatch, *arguments, gpus=0):
     """What launch would start: (processes, arguments)."""
     started = []
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    # as where NVML counts, which honours the environment of the moment
+    monkeypatch.setattr(
+        torch.cuda,
+        "device_count",
+        lambda: 0 if os.environ["CUDA_VISIBLE_DEVICES"] == "-1" else gpus,
+    )
     monkeypatch.setattr(launch, "start_processes", lambda n: started.append((n, sys.argv)))
     entry = argparse.Namespace(main=lambda: started.append((1, sys.argv)))
     monkeypatch.setattr(launch.importlib, "import_module", lambda name: entry)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: torch.cuda.device_count() > 0)
     monkeypatch.setattr(launch.os, "execv", lambda *_: started.append((0, sys.argv)))
     monkeypatch.setattr(sys, "argv", ["launch", "engine.train", "default.py", "8", *arguments])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -52,3 +63,18 @@ def test_number_of_processes_must_be_one(monkeypatch, value):
     monkeypatch.setenv("PROCESSES", value)
     with pytest.raises(InputError, match="PROCESSES"):
         launched(monkeypatch, "a.py", "0")
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_memory_of_a_gpu_grows_in_place_unless_the_user_says_otherwise(monkeypatch, name):
+    for variable in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.delenv(variable, raising=False)
+    launched(monkeypatch, "a.py", "0", gpus=1)
+    assert "PYTORCH_ALLOC_CONF" not in os.environ
+    monkeypatch.setenv(name, "max_split_size_mb:64")
+    launched(monkeypatch, "a.py", "1", gpus=1)
+    assert os.environ[name] == "max_split_size_mb:64"
+    monkeypatch.delenv(name)
+    launched(monkeypatch, "a.py", "1", gpus=1)
+    assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert "PYTORCH_CUDA_ALLOC_CONF" not in os.environ

@@ -1,3 +1,5 @@
+"""Who holds a folder of results, and what is left there by the dead."""
+
 import multiprocessing
 import os
 import signal
@@ -9,30 +11,38 @@ from engine.work_dir import hold, make_work_dir, writes_results
 from models import InputError
 from models.files import remove_unfinished
 
+FORK = multiprocessing.get_context("fork")
 
-def hold_and_wait(work_dir, held, fork):
-    hold(work_dir)
-    if fork and os.fork() == 0:  # as a loader's process, which may outlive its parent
-        time.sleep(10)
+
+def hold_with_a_child(folder, pipe):
+    """Hold the folder, with a child as a loader's process is one, until told to end."""
+    hold(folder)
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
         os._exit(0)
-    held.set()
-    signal.pause()
+    pipe.send(child)
+    pipe.recv()
 
 
-@pytest.mark.parametrize("fork", [False, True])
-def test_a_work_dir_is_held_until_its_process_has_ended(fork, tmp_path):
-    context = multiprocessing.get_context("fork")
-    held = context.Event()
-    process = context.Process(target=hold_and_wait, args=(tmp_path, held, fork))
+@pytest.mark.parametrize("how", ["end", "kill"])
+def test_a_folder_is_held_as_long_as_its_process_lives(how, tmp_path):
+    here, there = FORK.Pipe()
+    process = FORK.Process(target=hold_with_a_child, args=(tmp_path, there))
     process.start()
-    assert held.wait(30)
+    child = here.recv()
     with pytest.raises(InputError, match="another run is using it"):
         hold(tmp_path)
-    process.kill()
+    if how == "kill":
+        process.kill()
+    else:
+        here.send("end")
     process.join()
-    hold(tmp_path)
-    hold(tmp_path / "." / "..")  # another one
-    hold(tmp_path)  # again, by the same process
+    try:
+        hold(tmp_path)  # the child lives, and does not
+        hold(tmp_path)
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def test_a_place_that_cannot_be_written_to(tmp_path):
@@ -50,8 +60,7 @@ def test_the_first_process_of_all_writes(monkeypatch):
 
 
 def test_drafts_of_dead_processes_are_removed(tmp_path):
-    context = multiprocessing.get_context("fork")
-    process = context.Process(target=int)
+    process = FORK.Process(target=int)
     process.start()
     process.join()
     dead, alive = tmp_path / f".a.pth.{process.pid}.tmp", tmp_path / f".a.pth.{os.getpid()}.tmp"

@@ -10,7 +10,6 @@ from mmengine.runner import Runner
 from mmseg.registry import DATASETS, MODELS
 from mmseg.utils import register_all_modules
 
-import datasets.images  # noqa: F401  (registers what configs name)
 import fna_seg  # noqa: F401  (as well)
 from engine.run import one_line
 from models import InputError, SampleError
@@ -18,7 +17,7 @@ from tests.conftest import REPO
 
 LABEL = "gtFine/val/toy/toy_000000_000002_gtFine_labelTrainIds.png"
 IMAGE = "leftImg8bit/val/toy/toy_000000_000002_leftImg8bit.png"
-LOAD = [dict(type="LoadCheckedImage"), dict(type="LoadCheckedAnnotations")]
+LOAD = [dict(type="LoadImageFromFile"), dict(type="LoadCheckedAnnotations")]
 
 
 @pytest.fixture(autouse=True)
@@ -62,14 +61,9 @@ def test_reads_every_image_with_its_label(root):
 def test_camvid(split, images, fna_data):
     if not (fna_data / "camvid").is_dir():
         pytest.skip(f"no CamVid in {fna_data} ($FNA_DATA)")
-    cfg = Config.fromfile(REPO / "configs/_base_/camvid.py")
+    cfg = Config.fromfile(REPO / "configs/_base_/data/camvid.py")
     dataset = DATASETS.build(
-        dict(
-            cfg.camvid,
-            data_root=str(fna_data / "camvid"),
-            data_prefix=cfg.camvid_prefix[split],
-            pipeline=LOAD,
-        )
+        dict(cfg.dataset | cfg.splits[split], data_root=str(fna_data / "camvid"), pipeline=LOAD)
     )
     assert len(dataset) == images
     assert len(dataset.metainfo["palette"]) == len(dataset.metainfo["classes"]) == 11
@@ -235,7 +229,8 @@ def test_a_mistake_in_a_loaders_process_is_one_line(root):
 
 def test_a_crop_larger_than_the_image_is_padded(root):
     """Through the real pipeline and preprocessor: the mean colour, and labels that do not count."""
-    cfg = Config.fromfile(REPO / "configs/_base_/cityscapes.py")
+    cfg = Config.fromfile(REPO / "configs/_base_/cityscapes_segmentation.py")
+    model = Config.fromfile(REPO / "configs/_base_/deeplabv3.py").model
     dataset = load(root, pipeline=cfg.train_pipeline)  # images of 128x64, at most twice as large
     loader = Runner.build_dataloader(
         dict(
@@ -251,7 +246,7 @@ def test_a_crop_larger_than_the_image_is_padded(root):
     sizes = [image.shape[1:] for image in batch["inputs"]]
     factors = {height / 64 for height, _ in sizes}
     assert factors <= {0.75, 1, 1.25, 1.5, 1.75, 2} and len(factors) > 1
-    batch = MODELS.build(cfg.data_preprocessor)(batch, training=True)
+    batch = MODELS.build(model.data_preprocessor)(batch, training=True)
     assert batch["inputs"].shape == (4, 3, 769, 769)
     for image, sample, (height, width) in zip(
         batch["inputs"], batch["data_samples"], sizes, strict=True
@@ -265,7 +260,7 @@ def test_a_crop_larger_than_the_image_is_padded(root):
 
 
 def test_a_crop_smaller_than_the_image_has_its_size(root):
-    cfg = Config.fromfile(REPO / "configs/_base_/cityscapes.py")
+    cfg = Config.fromfile(REPO / "configs/_base_/cityscapes_segmentation.py")
     crop = dict(cfg.crop, crop_size=(33, 49))
     dataset = load(root, pipeline=[*cfg.load, cfg.rescale, crop, cfg.flip, cfg.pack])
     assert all(sample["inputs"].shape == (3, 33, 49) for sample in dataset)

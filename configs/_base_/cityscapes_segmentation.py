@@ -1,23 +1,11 @@
-# Cityscapes, 2975 images of 2048x1024 to train on, 4 per GPU, and 500 to evaluate. --data-root
-# replaces data_root everywhere below. Labels are gtFine/SPLIT/CITY/*_gtFine_labelTrainIds.png.
-dataset_type = "CheckedCityscapesDataset"
-data_root = "data/cityscapes/"
+# Cityscapes in crops of 769x769, 4 per GPU.
+_base_ = "data/cityscapes.py"
+
+data_root = _base_.cityscapes.data_root
 crop_size = (769, 769)
 
-# mmengine gives it to the model. An image smaller than the crop is padded: with the mean, which is
-# 0 once it is subtracted, and with labels that are ignored.
-data_preprocessor = dict(
-    type="SegDataPreProcessor",
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    bgr_to_rgb=True,
-    size=crop_size,
-    pad_val=0,
-    seg_pad_val=255,
-)
-
 # the steps by name: a config that changes one writes its pipelines anew, of these and its own
-load = [dict(type="LoadCheckedImage"), dict(type="LoadCheckedAnnotations")]
+load = [dict(type="LoadImageFromFile"), dict(type="LoadCheckedAnnotations")]
 rescale = dict(
     type="RandomChoice",
     transforms=[
@@ -37,9 +25,8 @@ train_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=True),
     drop_last=True,  # BN has nothing to normalize by where one image is left and pooled to 1x1
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train"),
+        **_base_.cityscapes,
+        **_base_.cityscapes_splits.train,
         pipeline=train_pipeline,
     ),
 )
@@ -49,9 +36,8 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path="leftImg8bit/val", seg_map_path="gtFine/val"),
+        **_base_.cityscapes,
+        **_base_.cityscapes_splits.val,
         test_mode=True,
         pipeline=test_pipeline,
     ),

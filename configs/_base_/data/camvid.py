@@ -1,6 +1,6 @@
 # CamVid with the 11 classes of the SegNet tutorial, 480x360 pixels: images/SPLIT/NAME.jpg and
 # labels/SPLIT/NAME.png, whose pixels hold a class's place in the list below, or 255 for none.
-camvid = dict(
+dataset = dict(
     type="CheckedSegDataset",
     data_root="data/camvid/",
     metainfo=dict(
@@ -33,8 +33,12 @@ camvid = dict(
         ],
     ),
 )
-camvid_prefix = dict(
-    train=dict(img_path="images/train", seg_map_path="labels/train"),
-    val=dict(img_path="images/val", seg_map_path="labels/val"),
-    test=dict(img_path="images/test", seg_map_path="labels/test"),
+splits = dict(
+    train=dict(data_prefix=dict(img_path="images/train", seg_map_path="labels/train")),
+    val=dict(data_prefix=dict(img_path="images/val", seg_map_path="labels/val")),
+    test=dict(data_prefix=dict(img_path="images/test", seg_map_path="labels/test")),
 )
+
+# of the images (width, height); a search resizes to it
+image_scale = (480, 360)
+deeplabv3 = dict(decode_head=dict(num_classes=len(dataset["metainfo"]["classes"])))
