@@ -1,6 +1,7 @@
 """Hooks of both tasks."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from mmengine.hooks import Hook
@@ -59,12 +60,7 @@ class MatchCheckpoint(Hook):
             if expected.get(key) != found.get(key) and not key.endswith("num_batches_tracked")
         ]
         if differing:
-            key = differing[0]
-            raise InputError(
-                f"{where}: is of another architecture; {len(differing)} tensors differ, first "
-                f"{printable(key)}: expected {expected.get(key, 'none')}, "
-                f"found {found.get(key, 'none')} (is --net-config the one it was trained with?)"
-            )
+            raise InputError(f"{where}: is {_what_differs(differing, expected, found, runner.cfg)}")
         for key, tensor in state_dict.items():
             if not (isinstance(tensor, torch.Tensor) and torch.isfinite(tensor).all()):
                 raise InputError(f"{where}: {printable(key)} is not finite")
@@ -74,6 +70,24 @@ class MatchCheckpoint(Hook):
                 f"{where}: has no {', '.join(sorted(missing))}, so no run can resume from it; to "
                 "start from its weights, use --cfg-options load_from=CHECKPOINT"
             )
+
+
+def _what_differs(keys: list[str], expected: Mapping, found: Mapping, cfg: Mapping) -> str:
+    """Which tensors differ, and which of the two, architecture or config, is the wrong one.
+
+    Only the backbone follows from net_config: what else differs, another config built.
+    """
+    others = [key for key in keys if not key.startswith("backbone.")]
+    if others:
+        config = Path(getattr(cfg, "filename", None) or "this config").name
+        what, question = "another model's", f"is {config} the one it was trained with?"
+    else:
+        what, question = "of another architecture", "is --net-config the one it was trained with?"
+    first = (others or keys)[0]
+    return (
+        f"{what}; {len(keys)} tensors differ, first {printable(first)}: expected "
+        f"{expected.get(first, 'none')}, found {found.get(first, 'none')} ({question})"
+    )
 
 
 @HOOKS.register_module()

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -65,13 +66,15 @@ def accept_no_compiler() -> None:
 
 
 def one_line(error: InputError) -> str:
-    """The message of an error, printable, without the traceback that a loader's process adds."""
-    message = str(error)
-    first, _, traceback = message.partition("\n")
-    if first.startswith("Caught ") and "DataLoader worker" in first:
-        kind = f"\n{type(error).__module__}.{type(error).__qualname__}: "
-        message = traceback.partition(kind)[2]
-    return printable(message.strip())
+    """The message of an error, fit for a terminal.
+
+    Of one that a loader's process raised, torch makes a text that ends with its traceback.
+    """
+    text, kind = str(error), type(error)
+    if re.match(r"Caught \S+ in DataLoader worker process \d+\.\n", text):
+        # at the start of a line of its own: a traceback's other lines are indented
+        text = text.partition(f"\n{kind.__module__}.{kind.__qualname__}: ")[2] or text
+    return printable(text.strip())
 
 
 def run(main: Callable[[], None]) -> None:

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from mmengine.dist import is_main_process
-from mmengine.runner import Runner
 
 from models import InputError
 from models.files import write_whole
 
+from .building import CheckedRunner
 from .hooks import loaded_path
 
 # what mmengine and torch raise where a part of a run's state is not what they expect
@@ -16,7 +16,7 @@ _STATE_ERRORS = (
 )  # fmt: skip
 
 
-class CarefulRunner(Runner):
+class CarefulRunner(CheckedRunner):
     """Writes its config whole, and refuses a checkpoint that it cannot continue from in one line.
 
     :class:`engine.run_state.CheckRunState` says what is wrong with a checkpoint; this is for what

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import nn
 from models import InputError, count_madds, count_params
 from models.files import write_whole
 
-from .config import OneLineParser, add_arguments, load_config, user_path
+from .config import OneLineParser, add_arguments, given, load_config, user_path
 from .hooks import MatchCheckpoint
 from .model import unwrapped
 from .predictions import DumpPredictions
@@ -25,9 +26,11 @@ def parse_args() -> argparse.Namespace:
     add_arguments(parser)
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument(
-        "--show-dir", help="draw ground truth and predictions side by side into this folder"
+        "--show-dir",
+        type=given,
+        help="draw ground truth and predictions side by side into this folder",
     )
-    parser.add_argument("--out", help="write the predictions to this file (.pkl)")
+    parser.add_argument("--out", type=given, help="write the predictions to this file (.pkl)")
     return parser.parse_args()
 
 
@@ -35,7 +38,7 @@ def main(hooks: Sequence[Hook] = ()) -> None:
     """What the command line says, with these hooks besides the config's."""
     args = parse_args()
     checkpoint = user_path(args.checkpoint)
-    if not Path(checkpoint).is_file():
+    if not os.path.isfile(checkpoint):
         raise InputError(f"checkpoint {args.checkpoint}: no such file")
     if args.out and not args.out.endswith((".pkl", ".pickle")):
         raise InputError(f"--out {args.out}: expected a name that ends in .pkl")

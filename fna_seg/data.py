@@ -16,6 +16,8 @@ from datasets.classes import check_classes
 from models import InputError, SampleError
 
 IGNORED_ID = 255
+# pixels; mmseg fails on what resizing leaves one pixel wide
+_MIN_SIDE = 8
 # one byte per pixel: grey, with a palette, black and white
 _ID_MODES = ("L", "P", "1")
 
@@ -161,13 +163,18 @@ class LoadCheckedAnnotations(LoadAnnotations):
                     "byte per pixel, its class"
                 )
             super()._load_seg_map(results)
-        except (OSError, SyntaxError) as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise SampleError(f"label {path}: cannot be read: {error}") from None
         if (height, width) != tuple(results["ori_shape"]):
             image_height, image_width = results["ori_shape"]
             raise SampleError(
                 f"label {path}: is of {width}x{height} pixels, but its image "
                 f"{results['img_path']} of {image_width}x{image_height}"
+            )
+        if min(height, width) < _MIN_SIDE:
+            raise SampleError(
+                f"image {results['img_path']}: is of {width}x{height} pixels, expected at least "
+                f"{_MIN_SIDE} each way"
             )
         ids, num_classes = results["gt_seg_map"], results["num_classes"]
         wrong = ids[(ids >= num_classes) & (ids != IGNORED_ID)]
