@@ -41,7 +41,7 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     Notes that were added to the error are part of the line. None for any other error.
     """
     signals = [met for met in _chain(error) if isinstance(met, KeyboardInterrupt)]
-    if any(isinstance(met, Terminated) for met in signals) or _is_of_terminated_loader(error):
+    if any(isinstance(met, Terminated) for met in signals):
         line, status = "Terminated.", TERMINATED
     elif signals:
         line, status = "\nInterrupted.", INTERRUPTED  # the terminal has printed ^C
@@ -57,11 +57,6 @@ def explain(error: BaseException) -> tuple[str, int] | None:
 
 def _is_of_dead_loader(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
-
-
-def _is_of_terminated_loader(error: BaseException) -> bool:
-    """A SIGTERM to all processes may end a loader's before this one hears of its own."""
-    return _is_of_dead_loader(error) and str(error).rstrip(". ").endswith("signal: Terminated")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

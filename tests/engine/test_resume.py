@@ -92,7 +92,7 @@ def make_runner(work_dir, loop, resume=False, interval=1, num_workers=0, loader=
     if loop["type"] == "SeededEpochLoop":
         loader.setdefault("batch_sampler", dict(type="mmdet.AspectRatioBatchSampler"))
     by_mmengine = loop["type"] == "EpochBasedTrainLoop"
-    return Runner(
+    arguments = dict(
         model=dict(type="Line"),
         work_dir=str(work_dir),
         train_dataloader=loader,
@@ -112,8 +112,8 @@ def make_runner(work_dir, loop, resume=False, interval=1, num_workers=0, loader=
         resume=resume,
         cfg=dict(resume=resume),
         experiment_name=f"resume_{next(NUMBERS)}",
-        **settings,
     )
+    return Runner(**arguments | settings)
 
 
 def state(runner: Runner) -> dict:
