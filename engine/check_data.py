@@ -23,7 +23,9 @@ from mmengine.utils import track_parallel_progress
 from torch.utils.data import Dataset
 
 from models import DataError, InputError, SampleError
+from models.errors import printable
 
+from .building import building
 from .config import OneLineParser, add_arguments, load_config
 from .data import no_batch, sources
 from .run import run
@@ -70,12 +72,14 @@ def check_split(cfg: Config, split: str) -> int:
         return 0
     errors: list[str] = []
     try:
-        dataset = DATASETS.build(loader.dataset)
+        with building(cfg):
+            dataset = DATASETS.build(loader.dataset)
     except InputError as error:
         return say(split, error.reasons if isinstance(error, DataError) else [str(error)])
     try:
         if evaluator := cfg.get(f"{split}_evaluator"):
-            Evaluator(evaluator).dataset_meta = dataset.metainfo
+            with building(cfg):
+                Evaluator(evaluator).dataset_meta = dataset.metainfo
     except InputError as error:
         errors.append(str(error))
     if split == "train" and loader.get("drop_last") and len(dataset) < loader.batch_size:
@@ -91,7 +95,7 @@ def check_samples(source: Dataset, split: str, model: Mapping) -> int:
     """Read all images of a data set, print what is in it; returns the number of errors."""
     print(f"{split}: {source.summary()}")
     for warning in source.warnings():
-        print(f"{split}: warning: {warning}")
+        print(f"{split}: warning: {printable(warning)}")
     samples = [source.get_data_info(index) for index in range(len(source))]
     found = read_samples(samples, source)
     wrong = say(split, [error for error, _ in found if error])
@@ -109,7 +113,7 @@ def check_samples(source: Dataset, split: str, model: Mapping) -> int:
 def say(split: str, errors: Sequence[str]) -> int:
     """Print errors, and count them."""
     for error in errors:
-        print(f"{split}: error: {error}")
+        print(f"{split}: error: {printable(error)}")
     return len(errors)
 
 

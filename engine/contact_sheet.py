@@ -19,14 +19,14 @@ Box = tuple[float, float, float, float]
 
 _COLUMNS, _WIDTH, _GAP = 3, 640, 8  # images in a row; pixels of one, and between two
 _FONT, _LINE = ImageFont.load_default(size=22), 34  # the height of a line of text
-_LEAST_SCORE = 0.3
+_LEAST_SCORE = 0.4
 _BOX_COLOURS = [tuple(round(255 * c) for c in rgb) for rgb in matplotlib.colormaps["tab10"].colors]
 
 
 class ContactSheet(Hook):
     """Draws a few of the test images into one file: rows of ground truth, predictions below.
 
-    An entry point's ``main`` takes it in ``hooks``. Boxes are drawn where the score is above 0.3; a
+    An entry point's ``main`` takes it in ``hooks``. Boxes are drawn where the score is above 0.4; a
     segmentor's classes are blended into the image, and a legend names them.
 
     Args:

@@ -9,7 +9,6 @@ import contextlib
 import io
 import json
 import os
-import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
@@ -20,6 +19,7 @@ from mmdet.datasets.api_wrappers import COCO
 
 from datasets.images import image_size, wrong_size
 from models import DataError, InputError
+from models.errors import shown
 
 # of so many images, evenly spread, the headers are read to compare sizes
 _COMPARED_IMAGES = 50
@@ -170,11 +170,11 @@ class Annotations:
             in_use = [id for id in same if id in used] or same[:1]
             if len(in_use) > 1:
                 self.errors.append(
-                    f"lists the category {_shown(name)} twice, as {in_use[0]} and {in_use[1]}, "
+                    f"lists the category {shown(name)} twice, as {in_use[0]} and {in_use[1]}, "
                     "with annotations of both; expected one id for each name"
                 )
             else:
-                self.warnings.append(f"lists the category {_shown(name)} twice, once without a box")
+                self.warnings.append(f"lists the category {shown(name)} twice, once without a box")
                 categories = [c for c in categories if c["name"] != name or c["id"] in in_use]
         by_name = {category["name"]: category for category in categories}
         if missing := [name for name in self.classes if name not in by_name]:
@@ -195,7 +195,7 @@ class Annotations:
             name = names.get(category)
             self.errors.append(
                 f"{_annotation(wrong[0])} has category {category} "
-                f"({'which the file does not list' if name is None else _shown(name)[1:-1]}), "
+                f"({'which the file does not list' if name is None else shown(name)[1:-1]}), "
                 f"{expected}{_more(wrong)}"
             )
 
@@ -212,7 +212,7 @@ class Annotations:
             return
         names = [image["file_name"] for image in images]
         if twice := _twice(names):
-            self.warnings.append(f"lists the image {_shown(twice[0])} more than once{_more(twice)}")
+            self.warnings.append(f"lists the image {shown(twice[0])} more than once{_more(twice)}")
         paths = None if image_folder is None else [os.path.join(image_folder, n) for n in names]
         if paths is not None:
             missing = [path for path in paths if not os.path.isfile(path)]
@@ -309,7 +309,7 @@ class Annotations:
                         return boxes
                     annotation = annotations[wrong[0]]
                     self.errors.append(
-                        f"{_annotation(annotation)} has bbox {_shown(annotation['bbox'])}, "
+                        f"{_annotation(annotation)} has bbox {shown(annotation['bbox'])}, "
                         f"expected {_BBOX}, finite and not negative in size{_more(wrong)}"
                     )
                     return None
@@ -370,7 +370,7 @@ class Annotations:
             self.errors.append(
                 f"{left_out.sum()} of {len(boxes)} boxes have no area or lie outside of their "
                 f"images, {first(left_out)}: "
-                f"{_shown(annotations[np.flatnonzero(left_out)[0]]['bbox'])}; expected {_BBOX}"
+                f"{shown(annotations[np.flatnonzero(left_out)[0]]['bbox'])}; expected {_BBOX}"
             )
         if empty.any():
             self.warnings.append(f"{_boxes_of(empty)} of no area: left out ({first(empty)})")
@@ -395,7 +395,7 @@ class Annotations:
     ) -> None:
         """Refuse boxes that are corners, or fractions of the image's size."""
         start, size = boxes[:, :2], boxes[:, 2:]
-        example = _shown(annotations[0]["bbox"])
+        example = shown(annotations[0]["bbox"])
         if (boxes <= 1).all() and (sizes > 2).all():
             self.errors.append(
                 f"no bbox has a number above 1, such as {example}, as fractions of the image's "
@@ -408,7 +408,7 @@ class Annotations:
             annotation = annotations[np.flatnonzero(far)[0]]
             self.errors.append(
                 f"boxes look like corners x1, y1, x2, y2: {far.sum()} of {len(boxes)} would reach "
-                f"far outside of the image, such as {_shown(annotation['bbox'])} of "
+                f"far outside of the image, such as {shown(annotation['bbox'])} of "
                 f"{_annotation(annotation)}; expected {_BBOX}"
             )
 
@@ -471,15 +471,15 @@ class Annotations:
 
 
 def _annotation(item: dict) -> str:
-    return f"annotation {_shown(item.get('id'))}" if "id" in item else "an annotation without id"
+    return f"annotation {shown(item.get('id'))}" if "id" in item else "an annotation without id"
 
 
 def _image(item: dict) -> str:
-    return f"image {_shown(item.get('file_name', item.get('id')))}"
+    return f"image {shown(item.get('file_name', item.get('id')))}"
 
 
 def _place(what: str) -> Callable[[dict], str]:
-    return lambda item: f"{what} {_shown(item)}"
+    return lambda item: f"{what} {shown(item)}"
 
 
 def _bbox(value: object) -> str:
@@ -490,12 +490,7 @@ def _what_it_is(value: object) -> str:
     text = ", which is text" if isinstance(value, str) else ""
     if isinstance(value, list) and any(isinstance(inner, str) for inner in value):
         text = ", with text in it"
-    return f"{_shown(value)}{text}"
-
-
-def _shown(value: object) -> str:
-    """A value from a file, of bounded length."""
-    return reprlib.repr(value)
+    return f"{shown(value)}{text}"
 
 
 def _are_four_numbers(value: object) -> bool:

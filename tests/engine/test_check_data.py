@@ -117,6 +117,15 @@ def test_too_few_images_for_a_batch(root, monkeypatch, capsys):
     assert status == 2 and "8 images do not fill one batch of 9" in lines[0]
 
 
+def test_what_cannot_be_built(root, monkeypatch, capsys):
+    option = "train_dataloader.dataset.data_perfix=5"
+    status, lines, _ = check(monkeypatch, capsys, DEEPLAB, root, "--cfg-options", option)
+    assert status == 2 and lines[0].startswith(
+        "train: error: config deeplabv3_param_adapt_toy.py: "
+    )
+    assert "data_perfix" in lines[0] and any(line.startswith("val: 4 images") for line in lines)
+
+
 def test_segmentation(root, monkeypatch, capsys, tmp_path):
     label = root / "gtFine/val/toy/toy_000000_000001_gtFine_labelTrainIds.png"
     ids = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)

@@ -59,7 +59,7 @@ def test_boxes(photo, tmp_path):
     sample = DetDataSample(metainfo=dict(img_path=photo))
     sample.gt_instances = detections([[100, 60, 200, 120]], [0])
     sample.pred_instances = detections(
-        [[50, 60, 150, 120], [210, 60, 310, 120]], [1, 0], scores=torch.tensor([0.9, 0.29])
+        [[50, 60, 150, 120], [210, 60, 310, 120]], [1, 0], scores=torch.tensor([0.41, 0.39])
     )
     sheet = draw_sheet(tmp_path / "sheet.png", [sample])
 
