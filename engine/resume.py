@@ -28,8 +28,9 @@ from models import InputError
 
 # Keeps the random numbers of the data apart from those of a step.
 _DATA, _STEP = 0, 1
-# what a checkpoint's message hub keeps: batches per epoch; the step of the last evaluation
-_LENGTH, _EVALUATED = "batches_per_epoch", "evaluated"
+# what a checkpoint's message hub keeps: batches per epoch; the epoch that began last, and at which
+# iteration; the step of the last evaluation
+_LENGTH, _BEGAN, _EVALUATED = "batches_per_epoch", "epoch_began", "evaluated"
 
 
 def seeded_dataloader_cfg(dataloader: Mapping, part: int) -> dict:
@@ -216,9 +217,10 @@ class SeededEpochLoop(_SeededLoop, EpochBasedTrainLoop):
         """Batches of the current epoch that an interrupted run has used."""
         hub, length = self.runner.message_hub, len(self.dataloader)
         before = hub.get_info(_LENGTH, length)
+        epoch, start = hub.get_info(_BEGAN, [self.epoch, self.epoch * length])
         hub.update_info(_LENGTH, length)
         if before == length:
-            return min(max(self.iter - self.epoch * length, 0), length)
+            return self.iter - start if epoch == self.epoch else 0
         self.runner.logger.warning(
             f"An epoch has {length} batches, and had {before} when the run was interrupted: it "
             "does not continue exactly as it would have"
@@ -236,6 +238,7 @@ class SeededEpochLoop(_SeededLoop, EpochBasedTrainLoop):
     def run_batches(self) -> None:
         """The steps of :meth:`run_epoch`."""
         done, self._done = self._done, 0
+        self.runner.message_hub.update_info(_BEGAN, [self.epoch, self.iter - done])
         self.dataloader.batch_sampler.start(self.epoch, done)
         for index, batch in enumerate(self.dataloader, done):
             self.run_iter(index, batch)

@@ -120,6 +120,8 @@ def _is_history(history: object) -> bool:
 def _is_info(name: str, value: object) -> bool:
     if name == "keep_ckpt_ids":
         return isinstance(value, list) and all(map(_is_int, value))
+    if name == "epoch_began":
+        return isinstance(value, list) and len(value) == 2 and all(map(_is_int, value))
     if name.startswith(("last_ckpt", "best_ckpt")):
         return value is None or type(value) is str
     if name in ("epoch", "iter", "max_epochs", "max_iters", "batches_per_epoch", "evaluated"):
@@ -130,14 +132,17 @@ def _is_info(name: str, value: object) -> bool:
 
 
 def _check_progress(checkpoint: dict, runner: Runner) -> None:
-    """The steps of an epoch are known: do the two counts of meta agree?"""
-    length = checkpoint["message_hub"]["runtime_info"].get("batches_per_epoch")
-    if length is None or isinstance(runner.train_loop, IterBasedTrainLoop):
+    """Where it is known which epoch began when: do the two counts of meta agree with that?"""
+    info = checkpoint["message_hub"]["runtime_info"]
+    if "epoch_began" not in info or isinstance(runner.train_loop, IterBasedTrainLoop):
         return
+    (began, start), length = info["epoch_began"], info.get("batches_per_epoch")
     epoch, step = checkpoint["meta"]["epoch"], checkpoint["meta"]["iter"]
+    made = step - start
     _expect(
-        epoch * length <= step <= (epoch + 1) * length,
-        f"meta has {epoch} epochs and {step} iterations, and an epoch has {length}",
+        _is_int(length)
+        and (0 <= made <= length if began == epoch else (began + 1, made) == (epoch, length)),
+        f"its {epoch} epochs and {step} iterations do not agree with each other",
     )
 
 

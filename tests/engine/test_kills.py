@@ -1,10 +1,12 @@
 """Runs that are killed (SIGKILL) anywhere end, once resumed, as if they had not been."""
 
 import random
+import shutil
+import signal
 
 import pytest
 
-from tests.kills import KINDS, Runs, Watch
+from tests.kills import KINDS, Runs, Watch, differences
 
 WHENS = ("open", "half", "before", "after")
 
@@ -37,6 +39,21 @@ def test_a_killed_run_resumes_to_the_bit(kind, watch, start):
     runs = start(kind)
     _, hooks = runs.uninterrupted()
     assert runs.killed_and_resumed("killed", watch(hooks)) == []
+
+
+@pytest.mark.slow
+def test_a_new_run_in_an_old_work_dir_is_not_continued_as_the_old_one(start):
+    runs = start("adaptation, segmentation")
+    _, hooks = runs.uninterrupted()
+    shutil.copytree(runs.folder / "whole", runs.folder / "again")
+    before_first_checkpoint = Watch(hook=1 + hooks.index("after_train_iter"))
+    status, output = runs.start("again", watch=before_first_checkpoint)
+    assert status == -signal.SIGKILL and "of an earlier one to" in output
+    status, output = runs.start("again", "--resume")
+    assert status == 0 and "no checkpoint, starts anew" in output
+    assert differences(runs.folder / "again", runs.folder / "whole") == []
+    (aside,) = (runs.folder / "again").glob("before_*")
+    assert {"iter_6.pth", "last_checkpoint"} <= {path.name for path in aside.iterdir()}
 
 
 def kill_points(writes: list[str], hooks: list[str]) -> list[tuple[Watch, ...]]:

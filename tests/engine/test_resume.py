@@ -15,6 +15,7 @@ from torch import nn
 
 from engine.compat.safe_load import install_safe_loading
 from engine.resume import DueEvaluation, SeededBatchSampler, seeded_dataloader_cfg
+from engine.run_state import CheckRunState
 from models import InputError
 from tests.search.tools import equal, stop_workers
 
@@ -167,10 +168,18 @@ def test_an_epoch_of_another_length_begins_anew(tmp_path):
     first.register_hook(InterruptAt("after_train_iter", 7))
     with pytest.raises(KeyboardInterrupt):
         first.train()
-    smaller = make_runner(tmp_path, EPOCHS, resume=True, loader=dict(batch_size=1))
-    smaller.train()
-    assert len(smaller.model.seen) == 20  # two epochs of ten
+    settings = dict(resume=True, loader=dict(batch_size=1))
+    smaller = make_runner(tmp_path, EPOCHS, **settings)
+    smaller.register_hook(InterruptAt("after_train_iter", 13))
+    with pytest.raises(KeyboardInterrupt):
+        smaller.train()
     assert sorted(n for batch in smaller.model.seen[:10] for n in batch) == list(range(10))
+    again = make_runner(tmp_path, EPOCHS, **settings)
+    again.register_hook(CheckRunState())
+    again.train()
+    assert again.iter == 7 + 20
+    last_epoch = smaller.model.seen[10:] + again.model.seen
+    assert sorted(n for batch in last_epoch for n in batch) == list(range(10))
 
 
 def test_what_cannot_be_counted_is_refused(tmp_path):

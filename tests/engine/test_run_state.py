@@ -89,6 +89,7 @@ DAMAGES = [
     *(change(f"{HUB}.runtime_info.best_score", value) for value in ("x", [1], None)),
     *(change(f"{HUB}.runtime_info.evaluated", value) for value in ("x", -1)),
     *(change(f"{HUB}.runtime_info.batches_per_epoch", value) for value in ("x", 4, 0)),
+    *(change(f"{HUB}.runtime_info.epoch_began", value) for value in ("x", [1], [0, 0], [2, 4])),
     change(f"{HUB}.runtime_info.other", NESTED),
     change(f"{HUB}.resumed_keys.iter", "x"),
     *(change("optimizer", value) for value in ([], None, {}, "text", {"state": {}})),
@@ -122,8 +123,10 @@ def test_damage_is_refused_in_one_line(damage, finished):
 def test_what_a_run_writes_is_taken(finished, tmp_path):
     runner, whole = finished
     CheckRunState().after_load_checkpoint(runner, copy.deepcopy(whole))
-    del whole["message_hub"]["runtime_info"]["batches_per_epoch"]  # as before it was kept
-    CheckRunState().after_load_checkpoint(runner, copy.deepcopy(whole))
+    older = copy.deepcopy(whole)
+    for name in ("batches_per_epoch", "epoch_began", "evaluated"):  # as before they were kept
+        del older["message_hub"]["runtime_info"][name]
+    CheckRunState().after_load_checkpoint(runner, older)
     schedulers = [
         dict(type="MultiStepLR", by_epoch=False, milestones=[2, 4]),
         dict(type="CosineAnnealingLR", by_epoch=False, T_max=9, eta_min_ratio=0.1),
