@@ -26,6 +26,8 @@ _COMPARED_IMAGES = 50
 # Corners that are taken for x, y, width, height reach far outside of the image, and so often.
 _FAR, _OFTEN = 1.05, 0.25
 _MOST_PIXELS = 10**6  # of a side
+# Below it, a box has no area that a detection in float32 could meet. COCO's have two digits.
+_LEAST_PIXELS = 0.01
 _BBOX = "x, y, width, height in pixels"
 
 
@@ -355,7 +357,7 @@ class Annotations:
         start, size = boxes[:, :2], boxes[:, 2:]
         end = start + size
         self._refuse_other_units(annotations, boxes, sizes)
-        empty = (size == 0).any(1)
+        empty = (size < _LEAST_PIXELS).any(1)
         # as mmdet decides it
         inside = np.minimum(end, sizes) - np.maximum(start, 0)
         outside = ~empty & ~(inside > 0).all(1)

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from random import Random
 
 import numpy as np
 import pytest
@@ -147,6 +148,7 @@ MENDED = {
     "no sizes": (images("width", "height"), "4 images without width and height"),
     "sizes null": (images(width=None), "4 images without width and height"),
     "zero width": (add(bbox=[10, 10, 0, 20]), "1 box of no area: left out (first annotation 99)"),
+    "next to no width": (add(bbox=[10, 10, 1e-9, 20]), "1 box of no area: left out"),
     "outside": (add(bbox=[125, 10, 10, 20]), "1 box outside of the image: left out"),
     "left of the image": (add(bbox=[-30, 10, 30, 20]), "1 box outside of the image: left out"),
     "less than a pixel": (add(bbox=[50, 50, 0.5, 20]), "1 box narrower or lower than a pixel"),
@@ -401,3 +403,47 @@ def test_summary(content, folder, tmp_path):
     )
     assert len(dataset) == 4
     assert dataset.metainfo == dict(classes=CLASSES, palette=dataset.metainfo["palette"])
+
+
+VALUES = [
+    None, True, False, 0, 1, -1, 2, 3.0, 1.5, 10**30, 1e308, math.nan, math.inf, "", "1", "cat",
+    [], [1], [1, 2, 3, 4], [1, 2, 3, "4"], [[1, 2], [3, 4]], {}, {"a": 1}, "x" * 5000, [None] * 4,
+    [0] * 4, [1e308] * 4, [5, 5, 1e-9, 1e-9], [-1e9, -1e9, 3e9, 3e9],
+]  # fmt: skip
+
+
+def spoil(content, random):
+    """Change a file at one to three places, at each in one item or in all."""
+    for _ in range(random.choice([1, 1, 2, 3])):
+        part = random.choice(["images", "annotations", "annotations", "categories"])
+        items = content.get(part)
+        if random.random() < 0.05 or not isinstance(items, list) or not items:
+            content[part] = random.choice(VALUES)
+            continue
+        place = random.randrange(len(items))
+        kind = random.random()
+        if kind < 0.1:
+            items[place] = random.choice(VALUES)
+        elif kind < 0.2:
+            items.append(copy.deepcopy(items[place]))
+        elif kind < 0.3:
+            items.pop(place)
+        elif isinstance(items[place], dict) and items[place]:
+            key, value = random.choice([*items[place], "bbox"]), random.choice(VALUES)
+            for item in items if random.random() < 0.3 else [items[place]]:
+                if isinstance(item, dict):
+                    item[key] = value
+
+
+def test_random_mistakes(content, folder, tmp_path):
+    """Each is refused in one line, or what is accepted is evaluated rightly."""
+    outcomes = []
+    for seed in range(200):
+        spoiled = copy.deepcopy(content)
+        spoil(spoiled, Random(seed))
+        try:
+            outcomes.append(perfect(load(spoiled, folder, tmp_path))["bbox_mAP"])
+        except InputError as error:
+            assert "\n" not in str(error) and len(str(error)) < 500
+            outcomes.append(None)
+    assert set(outcomes) == {None, 1.0}
