@@ -14,7 +14,7 @@ import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -231,8 +231,8 @@ class Runs:
         changes = [*kind.options, f"model.backbone.init_cfg.seed={self.seed}"]
         arguments += ["--cfg-options", *changes]
         report = None if watch else self.folder / f"{name}.json"
-        _run_alone(_train, [*map(str, arguments)], output, watch or Watch(), report, done := [])
-        return done[0], output.read_text()
+        arguments = list(map(str, arguments))
+        return _run_alone(arguments, output, watch or Watch(), report), output.read_text()
 
     def uninterrupted(self) -> tuple[list[str], list[str]]:
         """Train to the end; returns the files written and the hooks called, in order."""
@@ -256,15 +256,16 @@ class Runs:
         return differences(self.folder / name, self.folder / "whole")
 
 
-def _run_alone(function: Callable, *arguments: object) -> None:
-    *arguments, done = arguments
+def _run_alone(*arguments: object) -> int:
+    """Train in a process of its own, for 4 minutes at most; returns its exit status."""
     multiprocessing.set_forkserver_preload(PRELOAD)
-    process = multiprocessing.get_context("forkserver").Process(target=function, args=arguments)
+    process = multiprocessing.get_context("forkserver").Process(target=_train, args=arguments)
     process.start()
     process.join(240)
     if process.is_alive():
-        process.kill()
-    done.append(process.exitcode)
+        process.terminate()
+        process.join()
+    return process.exitcode
 
 
 def differences(work_dir: Path, expected: Path) -> list[str]:
