@@ -222,8 +222,8 @@ class Annotations:
             if missing:
                 slash = "; write / for \\ in file_name" if "\\" in missing[0] else ""
                 self.errors.append(
-                    f"image {printable(missing[0], 300)}: no such file, but the annotations list it{slash}"
-                    f"{_more(missing, of=len(paths))}"
+                    f"image {printable(missing[0], 300)}: no such file, but the "
+                    f"annotations list it{slash}{_more(missing, of=len(paths))}"
                 )
                 return
         self._check_sizes(images, paths)
