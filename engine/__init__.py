@@ -10,7 +10,8 @@ from .compat.cpu import CPUAmpOptimWrapper, CPUDistributedDataParallel
 from .compat.mmcv_ops import install
 from .compat.safe_load import PlainHistory, install_safe_loading
 from .data import CheckBatches, ReportData
-from .hooks import ChannelsLast, CheckModel, ConvertReleased, MatchCheckpoint
+from .hooks import ChannelsLast, CheckModel, ConvertReleased, KeepNetConfig, MatchCheckpoint
+from .model import init_model
 from .pictures import DrawPredictions
 from .resume import (
     DueEvaluation,
@@ -32,6 +33,7 @@ __all__ = [
     "ConvertReleased",
     "DrawPredictions",
     "DueEvaluation",
+    "KeepNetConfig",
     "MatchCheckpoint",
     "PlainHistory",
     "ReportData",
@@ -41,4 +43,5 @@ __all__ = [
     "SeededIterLoop",
     "UpdateBNStatistics",
     "WholeCheckpointHook",
+    "init_model",
 ]

@@ -20,6 +20,7 @@ from .config import (
     user_path,
 )
 from .hooks import MatchCheckpoint
+from .preface import Preface
 from .run import build_runner, run
 from .run_state import CheckRunState
 from .work_dir import hold, make_work_dir, writes_results
@@ -59,7 +60,7 @@ def main(hooks: Sequence[Hook] = ()) -> None:
 
     runner = build_runner(cfg)
     own = (MatchCheckpoint(), CheckRunState()) if cfg.get("resume") else (SetAsideOldRun(),)
-    for hook in (*own, *hooks):
+    for hook in (*own, Preface(), *hooks):
         runner.register_hook(hook)
     if line:
         runner.logger.info(line)
