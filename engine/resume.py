@@ -26,6 +26,8 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from models import InputError
 
+from .data import refuse_empty
+
 # Keeps the random numbers of the data apart from those of a step.
 _DATA, _STEP = 0, 1
 # what a checkpoint's message hub keeps: batches per epoch; the epoch that began last, and at which
@@ -65,12 +67,6 @@ def endless_batches(loader: DataLoader, start: int) -> Iterator:
         loader.batch_sampler.start(epoch, skip)
         yield from loader
         epoch, skip = epoch + 1, 0
-
-
-def refuse_empty(loader: DataLoader, images: str) -> None:
-    """Raise InputError where a loader's images do not fill one batch."""
-    if len(loader) == 0:
-        raise InputError(f"{images}: {len(loader.dataset)} images do not fill one batch")
 
 
 def derive_seed(*numbers: int) -> int:

@@ -17,13 +17,13 @@ from mmengine.registry import LOOPS
 from mmengine.runner import Runner, set_random_seed
 from torch import Tensor, nn
 
+from engine.data import refuse_empty
 from engine.hooks import loaded_path
 from engine.model import task_losses, unwrapped
 from engine.resume import (
     SeededEpochLoop,
     derive_seed,
     endless_batches,
-    refuse_empty,
     seeded_dataloader_cfg,
 )
 from models import FNASuperNet, InputError, cost_term, expected_cost, price_list
