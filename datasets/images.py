@@ -1,9 +1,51 @@
 """Images of a data set, of either task."""
 
+import warnings
+
 import cv2
 from mmcv.transforms import LoadImageFromFile
+from PIL import ExifTags, Image
 
 from models import SampleError
+
+# of the eight ways to hold a camera, those that lie on their side
+_SIDEWAYS = (5, 6, 7, 8)
+
+
+def image_size(path: str) -> tuple[int, int] | None:
+    """(width, height) of an image as it is loaded, that is turned by its EXIF data, from its head.
+
+    None if the file cannot be read.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            width, height = image.size
+            # Pillow itself turns the size of a TIFF
+            if image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in (
+                _SIDEWAYS
+            ):
+                return height, width
+            return width, height
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+def wrong_size(
+    path: str, found: tuple[int, int] | None, expected: tuple[float, float]
+) -> str | None:
+    """What to say where an image, as it is loaded, is not of the (width, height) that is written.
+
+    ``found`` is None where the image cannot be read, which is said when it is loaded.
+    """
+    if found is None or tuple(found) == tuple(expected):
+        return None
+    width, height = expected
+    swapped = " (swapped, or turned by the EXIF data of the photograph)"
+    return (
+        f"image {path}: is loaded with {found[0]}x{found[1]} pixels, but the annotations say "
+        f"{width}x{height}{swapped if (height, width) == tuple(found) else ''}; boxes belong to "
+        "the image as it is loaded: correct width and height if the boxes fit, else the boxes too"
+    )
 
 
 class LoadCheckedImage(LoadImageFromFile):

@@ -8,7 +8,9 @@ from .bn_statistics import UpdateBNStatistics
 from .compat.cpu import CPUAmpOptimWrapper, CPUDistributedDataParallel
 from .compat.mmcv_ops import install
 from .compat.safe_load import PlainHistory, install_safe_loading
+from .data import CheckBatches, ReportData
 from .hooks import ChannelsLast, CheckModel, ConvertReleased, MatchCheckpoint
+from .pictures import DrawPredictions
 from .resume import SeededBatchSampler, SeededDataset, SeededIterLoop
 
 install()  # before mmdet's or mmseg's models are imported
@@ -18,10 +20,13 @@ __all__ = [
     "CPUAmpOptimWrapper",
     "CPUDistributedDataParallel",
     "ChannelsLast",
+    "CheckBatches",
     "CheckModel",
     "ConvertReleased",
+    "DrawPredictions",
     "MatchCheckpoint",
     "PlainHistory",
+    "ReportData",
     "SeededBatchSampler",
     "SeededDataset",
     "SeededIterLoop",

@@ -9,16 +9,14 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from models import InputError, NetConfig
+from models.errors import shown
 from models.files import locate
 from models.net_config import is_text
 
 from .compat import mmcv_ops
+from .settings import check_launcher, check_options, check_settings
 
 REPO = Path(__file__).resolve().parent.parent
-# what a mistake in a config can raise: configs are Python
-_CONFIG_ERRORS = (
-    SyntaxError, LookupError, NameError, TypeError, ValueError, AttributeError, ImportError, OSError
-)  # fmt: skip
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -31,11 +29,17 @@ class OneLineParser(argparse.ArgumentParser):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that training and testing share; names and meanings are mmdet's."""
     parser.add_argument("config", help="config file")
-    parser.add_argument("--work-dir", help="folder of the results (default work_dirs/CONFIG_NAME)")
     parser.add_argument(
-        "--net-config", help="architecture of the backbone: a net_config file or its text"
+        "--work-dir", type=given, help="folder of the results (default work_dirs/CONFIG_NAME)"
     )
-    parser.add_argument("--data-root", help="folder of the data set, in place of the config's")
+    parser.add_argument(
+        "--net-config",
+        type=given,
+        help="architecture of the backbone: a net_config file or its text",
+    )
+    parser.add_argument(
+        "--data-root", type=given, help="folder of the data set, in place of the config's"
+    )
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -50,6 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # torch.distributed.launch passes it; torchrun sets the environment variable instead
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def given(value: str) -> str:
+    """An argument that is not empty, as that of a shell's variable which is not set would be."""
+    if not value.strip():
+        raise argparse.ArgumentTypeError("is empty")
+    return value
 
 
 class _Options(DictAction):
@@ -80,30 +91,38 @@ def load_config(args: argparse.Namespace) -> Config:
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     path = user_path(args.config)
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise InputError(f"config {args.config}: no such file")
-    work_dir = args.work_dir and str(Path(args.work_dir).expanduser().absolute())
+    work_dir = args.work_dir and os.path.abspath(os.path.expanduser(args.work_dir))
     data_root = args.data_root and user_path(args.data_root)
     net_config = args.net_config
     if net_config and not is_text(net_config):
         net_config = Path(user_path(net_config))
 
     os.chdir(REPO)
+    options = args.cfg_options or {}
     try:
         with mmcv_ops.quiet_imports():
             cfg = Config.fromfile(path)
             import_scope(cfg.get("default_scope", "mmengine"))
-    except _CONFIG_ERRORS as error:
+    except Exception as error:  # configs are Python, and can raise anything
         raise InputError(f"config {args.config}: {_one_line(error)}") from None
+    check_options(options, cfg)
     try:
-        cfg.merge_from_dict(args.cfg_options or {})
-    except _CONFIG_ERRORS as error:
-        raise InputError(f"--cfg-options {args.cfg_options}: {_one_line(error)}") from None
+        cfg.merge_from_dict(options)
+    except Exception as error:
+        raise InputError(f"--cfg-options {shown(options)}: {_one_line(error)}") from None
+    try:
+        check_settings(cfg)
+    except InputError as error:
+        raise InputError(f"config {args.config}: {error}") from None
+    check_launcher(args.launcher)
     cfg.launcher = args.launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or f"work_dirs/{Path(path).stem}"
     if data_root:
         set_data_root(cfg, data_root)
     _set_net_config(cfg, net_config)
+    _allow_no_workers(cfg)
     _set_device(cfg)
     return cfg
 
@@ -138,7 +157,7 @@ def set_data_root(cfg: Config, root: str) -> None:
     Raises:
         InputError: ``root`` is no folder, or the config has no ``data_root`` to replace.
     """
-    if not Path(root).is_dir():
+    if not os.path.isdir(root):
         raise InputError(f"data root {root}: is no folder")
     if not cfg.get("data_root"):
         raise InputError("--data-root: the config has no data_root for it to replace")
@@ -162,11 +181,24 @@ def set_data_root(cfg: Config, root: str) -> None:
 
 def _set_net_config(cfg: Config, net_config: str | Path | None) -> None:
     """Write the architecture's text into the config, so that a dumped config stands alone."""
-    backbone = cfg.get("model", {}).get("backbone", {})
-    if net_config and "net_config" not in backbone:
-        raise InputError("--net-config: the config's backbone takes no net_config")
-    if "net_config" in backbone:
+    backbone = cfg.model.get("backbone")
+    if not isinstance(backbone, dict) or "net_config" not in backbone:
+        if net_config:
+            raise InputError("--net-config: the config's backbone takes no net_config")
+        return
+    try:
         backbone.net_config = str(NetConfig.parse(net_config or backbone.net_config))
+    except InputError as error:
+        raise InputError(str(error) if net_config else f"model.backbone: {error}") from None
+
+
+def _allow_no_workers(cfg: Config) -> None:
+    """Let a loader do without processes of its own, whatever the config says about keeping them."""
+    for split in ("train", "val", "test"):
+        loader = cfg.get(f"{split}_dataloader") or {}
+        if loader.get("num_workers", 0) == 0:
+            loader.pop("persistent_workers", None)
+            loader.pop("prefetch_factor", None)
 
 
 def _set_device(cfg: Config) -> None:

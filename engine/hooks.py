@@ -1,6 +1,7 @@
 """Hooks of both tasks."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from mmengine.hooks import Hook
@@ -9,6 +10,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from models import InputError
+from models.errors import printable
 
 from .model import unwrapped
 from .released import convert
@@ -56,18 +58,31 @@ class MatchCheckpoint(Hook):
             if expected.get(key) != found.get(key) and not key.endswith("num_batches_tracked")
         ]
         if differing:
-            key = differing[0]
-            raise InputError(
-                f"{where}: is of another architecture; {len(differing)} tensors differ, first "
-                f"{key}: expected {expected.get(key, 'none')}, found {found.get(key, 'none')} "
-                "(is --net-config the one it was trained with?)"
-            )
+            raise InputError(f"{where}: is {_what_differs(differing, expected, found, runner.cfg)}")
         missing = {"meta", "message_hub", "optimizer"} - set(checkpoint)
         if runner.cfg.get("resume") and missing:
             raise InputError(
                 f"{where}: has no {', '.join(sorted(missing))}, so no run can resume from it; to "
                 "start from its weights, use --cfg-options load_from=CHECKPOINT"
             )
+
+
+def _what_differs(keys: list[str], expected: Mapping, found: Mapping, cfg: Mapping) -> str:
+    """Which tensors differ, and which of the two, architecture or config, is the wrong one.
+
+    Only the backbone follows from net_config: what else differs, another config built.
+    """
+    others = [key for key in keys if not key.startswith("backbone.")]
+    if others:
+        config = Path(getattr(cfg, "filename", None) or "this config").name
+        what, question = "another model's", f"is {config} the one it was trained with?"
+    else:
+        what, question = "of another architecture", "is --net-config the one it was trained with?"
+    first = (others or keys)[0]
+    return (
+        f"{what}; {len(keys)} tensors differ, first {printable(first)}: expected "
+        f"{expected.get(first, 'none')}, found {found.get(first, 'none')} ({question})"
+    )
 
 
 @HOOKS.register_module()

@@ -7,21 +7,26 @@ import importlib
 import logging
 import os
 import sys
-from itertools import takewhile
+from itertools import chain, pairwise, takewhile
 from pathlib import Path
 
 import torch
 
 from models import InputError
+from models.files import locate
 
 from .config import REPO
 from .run import run
+
+_FLAGS = ("--amp", "--auto-scale-lr")  # options without a value
+_CONFIGS = (".py", ".json", ".yaml", ".yml")
 
 
 def main() -> None:
     module, default_config, default_gpus, *args = sys.argv[1:]
     positional = list(takewhile(lambda arg: not arg.startswith("-"), args))
     options = args[len(positional) :]
+    check_order(options)
     gpus = positional.pop() if positional and positional[-1].isdigit() else default_gpus
     if not positional:
         positional = [default_config]
@@ -43,6 +48,21 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, "-m", *sys.argv])
     else:
         importlib.import_module(module).main()
+
+
+def check_order(options: list[str]) -> None:
+    """Check that no config and no number of GPUs stands among the options.
+
+    Raises:
+        InputError: One does; it would be taken for an option's, and the default used.
+    """
+    after_flags = (b for a, b in pairwise(options) if a in _FLAGS and not b.startswith("-"))
+    configs = (each for each in options if each.endswith(_CONFIGS) and os.path.isfile(locate(each)))
+    if misplaced := next(chain(after_flags, configs), None):
+        raise InputError(
+            f"{misplaced} stands after an option; expected [CONFIG [CHECKPOINT]] [GPUS] first, "
+            "options last"
+        )
 
 
 def latest_checkpoint(config: str) -> str:

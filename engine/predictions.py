@@ -13,6 +13,8 @@ class DumpPredictions(DumpResults):
     of Cityscapes, which ``DumpResults`` would keep in memory for all images.
     """
 
+    default_prefix = ""  # none; without this line mmengine warns of none
+
     def process(self, data_batch: Any, predictions: Sequence[dict]) -> None:
         """Keep ``pred_*`` of each sample and its metainfo, which is everything that is no dict."""
         kept = [

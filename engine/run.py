@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -16,8 +17,11 @@ from mmengine.runner import Runner
 from torch import distributed
 
 from models import InputError, SampleError
+from models.errors import printable
 
+from .building import CheckedRunner
 from .compat.safe_load import PlainHistory
+from .data import CheckBatches, ReportData
 from .hooks import ConvertReleased
 
 _SECONDS_FOR_LAUNCHER = 20
@@ -25,8 +29,6 @@ _NOISE = (
     # mmengine's own use of what it deprecates
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
-    # mmseg's metric gives its results no prefix
-    "The prefix is not set in metric class",
 )
 
 
@@ -40,9 +42,11 @@ def build_runner(cfg: Config) -> Runner:
     # mmseg's advice on sizes of images, which are what the data set gives
     warnings.filterwarnings("ignore", "When align_corners=True", UserWarning)
     accept_no_compiler()
-    runner = Runner.from_cfg(cfg)
+    runner = CheckedRunner.from_cfg(cfg)
     runner.register_hook(ConvertReleased())
     runner.register_hook(PlainHistory())
+    runner.register_hook(ReportData())
+    runner.register_hook(CheckBatches())
     runner.logger.addFilter(lambda record: not record.getMessage().startswith(_NOISE))
     return runner
 
@@ -58,9 +62,15 @@ def accept_no_compiler() -> None:
 
 
 def one_line(error: InputError) -> str:
-    """The message of an error, without the traceback that one from a loader's process brings."""
-    *traceback, message = str(error).strip().splitlines()
-    return message.partition(": ")[2] if traceback else message
+    """The message of an error, fit for a terminal.
+
+    Of one that a loader's process raised, torch makes a text that ends with its traceback.
+    """
+    text, kind = str(error), type(error)
+    if re.match(r"Caught \S+ in DataLoader worker process \d+\.\n", text):
+        # at the start of a line of its own: a traceback's other lines are indented
+        text = text.partition(f"\n{kind.__module__}.{kind.__qualname__}: ")[2] or text
+    return printable(text.strip())
 
 
 def run(main: Callable[[], None]) -> None:

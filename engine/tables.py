@@ -36,6 +36,8 @@ class Row:
     net_config: str | None = None
 
 
+_NONE = "-"
+
 # The paper's results on Cityscapes and COCO (sections 4.2 and 4.3), without the networks of others.
 _MOBILENETV2 = "configs/net_configs/mobilenetv2.txt"
 _DEEPLABV3 = "fna_seg/deeplabv3_param_adapt_cityscapes"
@@ -117,7 +119,10 @@ def read_row(name: str, work_dir: str) -> dict[str, str]:
     if "madds" in metrics:
         row["MAdds"] = f"{metrics['madds'] / 1e9:.2f}B"
     for head, value in metrics.get("headline", {}).items():
-        row[head] = f"{value:.3f}" if value <= 1 else f"{value:.1f}"  # a share, or in percent
+        if value is None:
+            row[head] = _NONE
+        else:
+            row[head] = f"{value:.3f}" if value <= 1 else f"{value:.1f}"  # a share, or in percent
     return row
 
 
@@ -127,7 +132,7 @@ def format_table(rows: Sequence[dict[str, str]]) -> str:
     table = PrettyTable(heads, border=False, align="r", right_padding_width=2)
     table.left_padding_width = 0  # which the constructor would take for none given
     table.align[heads[0]] = "l"
-    table.add_rows([[row.get(head, "-") for head in heads] for row in rows])
+    table.add_rows([[row.get(head, _NONE) for head in heads] for row in rows])
     return "\n".join(line.rstrip() for line in table.get_string().splitlines())
 
 

@@ -2,15 +2,18 @@
 
 import argparse
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from torch import nn
 
 from models import InputError, count_madds, count_params
 from models.files import write_whole
 
-from .config import OneLineParser, add_arguments, load_config, user_path
+from .config import OneLineParser, add_arguments, given, load_config, user_path
 from .hooks import MatchCheckpoint
 from .model import unwrapped
 from .predictions import DumpPredictions
@@ -23,16 +26,19 @@ def parse_args() -> argparse.Namespace:
     add_arguments(parser)
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument(
-        "--show-dir", help="draw ground truth and predictions side by side into this folder"
+        "--show-dir",
+        type=given,
+        help="draw ground truth and predictions side by side into this folder",
     )
-    parser.add_argument("--out", help="write the predictions to this file (.pkl)")
+    parser.add_argument("--out", type=given, help="write the predictions to this file (.pkl)")
     return parser.parse_args()
 
 
-def main() -> None:
+def main(hooks: Sequence[Hook] = ()) -> None:
+    """What the command line says, with these hooks besides the config's."""
     args = parse_args()
     checkpoint = user_path(args.checkpoint)
-    if not Path(checkpoint).is_file():
+    if not os.path.isfile(checkpoint):
         raise InputError(f"checkpoint {args.checkpoint}: no such file")
     if args.out and not args.out.endswith((".pkl", ".pickle")):
         raise InputError(f"--out {args.out}: expected a name that ends in .pkl")
@@ -45,12 +51,14 @@ def main() -> None:
         draw_predictions(cfg, show_dir)
 
     runner = build_runner(cfg)
-    runner.register_hook(MatchCheckpoint())
+    for hook in (MatchCheckpoint(), *hooks):
+        runner.register_hook(hook)
     if out:
         runner.test_evaluator.metrics.append(DumpPredictions(out_file_path=out))
     metrics = count_cost(runner.model, cfg) | runner.test()
     headline = cfg.get("headline", {})
-    metrics["headline"] = {name: metrics[key] for key, name in headline.items() if key in metrics}
+    # COCO's metric has no figures where nothing was detected
+    metrics["headline"] = {name: metrics.get(key) for key, name in headline.items()}
     if runner.rank == 0:
         path = Path(cfg.work_dir) / "metrics.json"
         write_whole(path, (json.dumps(metrics, indent=2) + "\n").encode())

@@ -1,6 +1,9 @@
 """Entry point of both adaptations: train what a config says, on mmengine's Runner."""
 
 import argparse
+from collections.abc import Sequence
+
+from mmengine.hooks import Hook
 
 from models import InputError
 
@@ -32,7 +35,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def main(hooks: Sequence[Hook] = ()) -> None:
+    """What the command line says, with these hooks besides the config's."""
     args = parse_args()
     resume = user_path(args.resume) if args.resume not in (None, "auto") else args.resume
     cfg = load_config(args)
@@ -49,6 +53,8 @@ def main() -> None:
     runner = build_runner(cfg)
     if cfg.resume:
         runner.register_hook(MatchCheckpoint())
+    for hook in hooks:
+        runner.register_hook(hook)
     runner.train()
     runner.logger.info(f"Done. Checkpoints and logs are in {runner.work_dir}")
 

@@ -49,3 +49,13 @@ def hold(work_dir: str | Path) -> None:
             ) from None
         return
     _held[path] = file
+
+
+def _let_go() -> None:
+    """A forked child, such as a loader's process, does not hold what its parent holds."""
+    for file in _held.values():
+        os.close(file)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)

@@ -8,9 +8,9 @@ from mmdet.registry import TRANSFORMS  # noqa: E402
 
 from datasets.images import LoadCheckedImage  # noqa: E402
 
-from .coco import CheckedCocoDataset  # noqa: E402
+from .coco import CheckedCocoDataset, CheckedCocoMetric  # noqa: E402
 from .ssd import SSDLiteHead  # noqa: E402
 
 TRANSFORMS.register_module("LoadImageFromFile", module=LoadCheckedImage)
 
-__all__ = ["CheckedCocoDataset", "SSDLiteHead"]
+__all__ = ["CheckedCocoDataset", "CheckedCocoMetric", "SSDLiteHead"]

@@ -15,7 +15,6 @@ from .data import (  # noqa: E402
     LoadCheckedAnnotations,
 )
 from .metric import ClassIoUMetric  # noqa: E402
-from .pictures import SegmentationPictures  # noqa: E402
 from .sliding import SlidingEncoderDecoder  # noqa: E402
 
 TRANSFORMS.register_module("LoadImageFromFile", module=LoadCheckedImage)
@@ -26,7 +25,6 @@ __all__ = [
     "CheckedSegDataset",
     "ClassIoUMetric",
     "LoadCheckedAnnotations",
-    "SegmentationPictures",
     "SeparableASPPHead",
     "SlidingEncoderDecoder",
 ]

@@ -1,17 +1,23 @@
 """mmseg's readers of images and labels, which say in one line what is wrong with a data set."""
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from mmengine import fileio
 from mmseg.datasets import BaseSegDataset, CityscapesDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
+from prettytable import PrettyTable
 
+from datasets.classes import check_classes
 from models import InputError, SampleError
 
 IGNORED_ID = 255
+# pixels; mmseg fails on what resizing leaves one pixel wide
+_MIN_SIDE = 8
 # one byte per pixel: grey, with a palette, black and white
 _ID_MODES = ("L", "P", "1")
 
@@ -34,12 +40,14 @@ class CheckedSegDataset(BaseSegDataset):
         except InputError:
             raise
         except ValueError as error:
-            raise InputError(f"data set {kwargs.get('data_root')}: {error}") from None
+            where = f"data set {kwargs.get('data_root')}"
+            if classes := (kwargs.get("metainfo") or {}).get("classes"):
+                check_classes(classes, where)  # the likely reason of what mmseg complains about
+            raise InputError(f"{where}: {error}") from None
 
     def load_data_list(self) -> list[dict]:
         classes = self.metainfo.get("classes")
-        if not classes:
-            raise InputError(f"data set {self.data_root}: metainfo has no classes")
+        check_classes(classes, f"data set {self.data_root}")
         if self.backend_args is None:
             self._check_folders()
         data_list = super().load_data_list()
@@ -53,6 +61,44 @@ class CheckedSegDataset(BaseSegDataset):
                 self._check_files(sample)
             sample["num_classes"] = len(classes)
         return data_list
+
+    def summary(self) -> str:
+        """In one line what the data set holds."""
+        classes = self.metainfo["classes"]
+        return f"{len(self)} images with labels, {len(classes)} classes: {', '.join(classes)}"
+
+    def warnings(self) -> list[str]:
+        """Labels whose image is missing, in one line or none."""
+        if self.ann_file or self.backend_args is not None:
+            return []  # the list chooses
+        used = {self.get_data_info(index)["seg_map_path"] for index in range(len(self))}
+        folder = self.data_prefix["seg_map_path"]
+        names = fileio.list_dir_or_file(
+            folder, list_dir=False, suffix=self.seg_map_suffix, recursive=True
+        )
+        unused = sorted({str(Path(folder, name)) for name in names} - {*map(str, map(Path, used))})
+        if not unused:
+            return []
+        return [f"{len(unused)} labels without an image, first {unused[0]}: left out"]
+
+    @staticmethod
+    def inspect(results: Mapping) -> tuple[str | None, np.ndarray]:
+        """None, because loading refuses what is wrong, and how many pixels have each of 256 ids."""
+        return None, np.bincount(results["gt_seg_map"].ravel(), minlength=256)
+
+    def details(
+        self, samples: Sequence[Mapping], inspected: Sequence[np.ndarray], model: Mapping
+    ) -> list[str]:
+        """Lines of a table: for each class, its pixels and the images that have some."""
+        pixels = np.array(inspected)
+        labelled = max(pixels[:, :IGNORED_ID].sum(), 1)
+        table = PrettyTable(["class", "images", "of all labelled pixels"], align="r")
+        table.align["class"] = "l"
+        for id, name in enumerate(self.metainfo["classes"]):
+            share = 100 * pixels[:, id].sum() / labelled
+            table.add_row([name, (pixels[:, id] > 0).sum(), f"{share:.2f} %"])
+        ignored = 100 * pixels[:, IGNORED_ID].sum() / max(pixels.sum(), 1)
+        return [*table.get_string().splitlines(), f"ignored (255): {ignored:.1f} % of all pixels"]
 
     def _check_folders(self) -> None:
         for key, suffix in (("img_path", self.img_suffix), ("seg_map_path", self.seg_map_suffix)):
@@ -117,13 +163,18 @@ class LoadCheckedAnnotations(LoadAnnotations):
                     "byte per pixel, its class"
                 )
             super()._load_seg_map(results)
-        except (OSError, SyntaxError) as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise SampleError(f"label {path}: cannot be read: {error}") from None
         if (height, width) != tuple(results["ori_shape"]):
             image_height, image_width = results["ori_shape"]
             raise SampleError(
                 f"label {path}: is of {width}x{height} pixels, but its image "
                 f"{results['img_path']} of {image_width}x{image_height}"
+            )
+        if min(height, width) < _MIN_SIDE:
+            raise SampleError(
+                f"image {results['img_path']}: is of {width}x{height} pixels, expected at least "
+                f"{_MIN_SIDE} each way"
             )
         ids, num_classes = results["gt_seg_map"], results["num_classes"]
         wrong = ids[(ids >= num_classes) & (ids != IGNORED_ID)]

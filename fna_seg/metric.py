@@ -14,6 +14,8 @@ class ClassIoUMetric(IoUMetric):
     the predictions has no IoU: it is left out, of the mean too, and named in the log.
     """
 
+    default_prefix = ""  # none; without this line mmengine warns of none
+
     def compute_metrics(self, results: list[tuple[Tensor, ...]]) -> dict[str, float]:
         """Areas of intersection, union, prediction and label by class, a tuple for each image."""
         # float32, which mmseg would add them up in, holds no counts beyond 2**24 pixels

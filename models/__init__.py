@@ -1,6 +1,7 @@
 """The networks of FNA and what is known about them."""
 
 from .backbone import FNABackbone
+from .budget import BudgetTerm, cost_term
 from .cost import (
     COSTS,
     CostTerm,
@@ -10,7 +11,8 @@ from .cost import (
     expected_cost,
     price_list,
 )
-from .errors import InputError, SampleError
+from .errors import DataError, InputError, SampleError
+from .inherit import Inherit
 from .net_config import NetConfig
 from .ops import register_op
 from .remap import Remap, remap
@@ -21,15 +23,19 @@ from .supernet import FNASuperNet
 
 __all__ = [
     "COSTS",
+    "BudgetTerm",
     "CostTerm",
+    "DataError",
     "FNABackbone",
     "FNASuperNet",
+    "Inherit",
     "InputError",
     "MAdds",
     "NetConfig",
     "Remap",
     "SampleError",
     "SearchSpace",
+    "cost_term",
     "count_madds",
     "count_params",
     "expected_cost",

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,9 +10,10 @@ import torch
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
-from .backbone import StageBlock
+from .backbone import StageBlock, StagedBackbone
 from .errors import InputError
-from .supernet import FNASuperNet, MixedLayer
+from .searched_layer import SearchedLayer
+from .supernet import FNASuperNet
 
 COSTS = Registry("cost")
 
@@ -82,11 +83,19 @@ def price_list(supernet: FNASuperNet, cost: Cost, input_size: tuple[int, int]) -
         For each searched layer a price per candidate, in double.
     """
     return [
-        torch.tensor([cost(op, shape) for op in layer.ops.values()], dtype=torch.double)
-        for layer, shape in zip(
-            supernet.mixed_layers, _layer_input_shapes(supernet, input_size), strict=True
-        )
+        torch.tensor([cost(op, shape) for _, op in layer.describe_candidates()], dtype=torch.double)
+        for layer, shape in _layers_with_inputs(supernet, input_size)
+        if isinstance(layer, SearchedLayer)
     ]
+
+
+def fixed_cost(backbone: StagedBackbone, cost: Cost, input_size: tuple[int, int]) -> float:
+    """What a backbone costs without its searched layers; all of it, if it has none."""
+    return sum(
+        cost(layer, shape)
+        for layer, shape in _layers_with_inputs(backbone, input_size)
+        if not isinstance(layer, SearchedLayer)
+    )
 
 
 def expected_cost(supernet: FNASuperNet, prices: Sequence[Tensor]) -> Tensor:
@@ -119,6 +128,9 @@ class CostTerm:
     scale: float
     input_size: tuple[int, int]
 
+    fixed = 0.0  # the paper's cost is that of the searched layers
+    target = budget = None
+
     def __post_init__(self):
         numbers = self.weight, self.base, self.scale, self.cost.unit, *self.input_size
         if not all(isinstance(number, int | float) for number in numbers) or not (
@@ -149,6 +161,9 @@ class CostTerm:
         """Expected cost, a scalar → the term, a scalar."""
         return self.weight * torch.log(self.scale * expected / self.cost.unit) / math.log(self.base)
 
+    def learn(self, expected: float) -> None:
+        """λ is given."""
+
     def __str__(self) -> str:
         height, width = self.input_size
         return (
@@ -167,16 +182,18 @@ def _meta_without_norms(module: nn.Module) -> nn.Module:
     return meta
 
 
-def _layer_input_shapes(
-    supernet: FNASuperNet, input_size: tuple[int, int]
-) -> list[tuple[int, int, int]]:
-    """C, H, W of what each searched layer gets, for images of ``input_size``."""
-    meta = _meta_without_norms(supernet)
-    meta.set_path([0] * len(meta.mixed_layers))
-    x, shapes = torch.empty(1, 3, *input_size, device="meta"), []
-    for block in meta.blocks:
-        for layer in block.layers if isinstance(block, StageBlock) else [block]:
-            if isinstance(layer, MixedLayer):
-                shapes.append(tuple(x.shape[1:]))
-            x = layer(x)
-    return shapes
+def _layers_with_inputs(
+    backbone: StagedBackbone, input_size: tuple[int, int]
+) -> Iterator[tuple[nn.Module, tuple[int, int, int]]]:
+    """Stem, layers and last conv, each with the C, H, W that it gets for ``input_size``."""
+    meta = _meta_without_norms(backbone)
+    if isinstance(meta, FNASuperNet):
+        meta.set_path([0] * len(meta.mixed_layers))
+    x = torch.empty(1, 3, *input_size, device="meta")
+    for block, copied in zip(backbone.blocks, meta.blocks, strict=True):
+        staged = isinstance(block, StageBlock)
+        for layer, stand_in in zip(
+            block.layers if staged else [block], copied.layers if staged else [copied], strict=True
+        ):
+            yield layer, tuple(x.shape[1:])
+            x = stand_in(x)

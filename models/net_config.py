@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .errors import InputError
-from .files import locate
+from .errors import InputError, printable, shown
+from .files import locate, open_regular
 from .ops import SKIP, parse_op
 
 _ROW = re.compile(
@@ -22,6 +22,8 @@ _ROW = re.compile(
 _QUOTED = re.compile(r"""\s*(?:'([^'"]*)'|"([^'"]*)")\s*""")
 _MAX_CHANNELS = 9999  # far more than any network has, and less than fills a memory
 _MAX_TEXT = 100_000  # characters; a published architecture has about 400
+_MAX_LAYERS = 1000  # of all stages together; a published architecture has about 20
+_FORM = "expected [[in, out], ['op', ...], stride]"
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,18 @@ class NetConfig:
         if isinstance(source, cls):
             return source
         if isinstance(source, list | tuple):
+            if len(source) > _MAX_LAYERS:
+                raise InputError(
+                    f"net_config: {len(source)} stages, expected at most {_MAX_LAYERS}"
+                )
             return cls(tuple(_stage_from_list(row, number) for number, row in enumerate(source, 1)))
+        if not isinstance(source, str | Path):
+            raise InputError(
+                f"net_config: is {shown(source)}, expected text, the path of a file, or a list"
+            )
         text, where = _read(source)
         try:
-            rows = [row for row in text.strip().strip("|").split("|")]
+            rows = text.strip().strip("|").split("|")
             return cls(tuple(_stage_from_text(row, number) for number, row in enumerate(rows, 1)))
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
@@ -89,9 +99,14 @@ def check(stages: tuple[Stage, ...]) -> None:
     """
     if not stages:
         raise InputError("no stage found; expected rows like [[32, 16], ['k3_e1'], 1]")
+    if (layers := sum(len(stage.ops) for stage in stages)) > _MAX_LAYERS:
+        raise InputError(f"{layers} layers, expected at most {_MAX_LAYERS}")
     for number, stage in enumerate(stages, 1):
         if not all(1 <= n <= _MAX_CHANNELS for n in (stage.in_channels, stage.out_channels)):
-            raise InputError(f"stage {number}: channels must be 1 to {_MAX_CHANNELS}, got {stage}")
+            raise InputError(
+                f"stage {number}: channels must be 1 to {_MAX_CHANNELS}, got {stage.in_channels} "
+                f"and {stage.out_channels}"
+            )
         if stage.stride not in (1, 2):
             raise InputError(f"stage {number}: stride {stage.stride}, expected 1 or 2")
         if not stage.ops:
@@ -128,33 +143,32 @@ def _read(source: str | Path) -> tuple[str, str]:
     if isinstance(source, str) and is_text(source):
         text, where = source, "net_config"
     else:
-        where = f"net_config file {source}"
+        where = f"net_config file {printable(str(source))}"
         try:
-            text = locate(source).read_text()
+            with open_regular(locate(source)) as file:
+                text = file.read(4 * _MAX_TEXT + 1).decode()  # UTF-8 has up to 4 bytes a character
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "is not a text file"
             raise InputError(f"{where}: {reason}") from None
     if not text.strip():
         raise InputError(f"{where}: is empty; expected rows like [[32, 16], ['k3_e1'], 1]")
     if len(text) > _MAX_TEXT:
-        raise InputError(f"{where}: {len(text)} characters long, expected at most {_MAX_TEXT}")
+        raise InputError(f"{where}: too long, expected at most {_MAX_TEXT} characters")
     return text, where
 
 
 def _stage_from_text(row: str, number: int) -> Stage:
     match = _ROW.fullmatch(row.strip())
     if not match:
-        shown = " ".join(row.split())
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        raise InputError(
-            f"stage {number}: cannot read {shown!r}; expected [[in, out], ['op', ...], stride]"
-        )
+        raise InputError(f"stage {number}: cannot read {shown(' '.join(row.split()))}; {_FORM}")
     ops = []
     # A comma after the last op is allowed, as in Python's own lists.
     for item in match["ops"].strip().removesuffix(",").split(",") if match["ops"].strip() else []:
         quoted = _QUOTED.fullmatch(item)
         if not quoted:
-            raise InputError(f"stage {number}: cannot read op {item.strip()!r}; expected 'k3_e6'")
+            raise InputError(
+                f"stage {number}: cannot read op {shown(item.strip())}; expected 'k3_e6'"
+            )
         ops.append(quoted[1] if quoted[1] is not None else quoted[2])
     return Stage(int(match["in"]), int(match["out"]), tuple(ops), int(match["stride"]))
 
@@ -162,14 +176,12 @@ def _stage_from_text(row: str, number: int) -> Stage:
 def _stage_from_list(row: list, number: int) -> Stage:
     try:
         (in_channels, out_channels), ops, stride = row
-        if isinstance(ops, str):
-            raise TypeError
-        numbers = in_channels, out_channels, stride
-        if not all(isinstance(n, int) for n in numbers) or not all(isinstance(o, str) for o in ops):
-            raise TypeError
     except (TypeError, ValueError):
-        raise InputError(
-            f"net_config: stage {number}: cannot read {row!r}; "
-            "expected [[in, out], ['op', ...], stride]"
-        ) from None
+        numbers, ops = (), None
+    else:
+        numbers = in_channels, out_channels, stride
+    # as in text: no truth value for a number, and none of more than 6 digits
+    fits = all(type(n) is int and 0 <= n < 10**6 for n in numbers)
+    if not fits or not isinstance(ops, list | tuple) or not all(type(op) is str for op in ops):
+        raise InputError(f"net_config: stage {number}: cannot read {shown(row)}; {_FORM}")
     return Stage(in_channels, out_channels, tuple(ops), stride)

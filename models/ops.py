@@ -12,7 +12,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from .errors import InputError
+from .errors import InputError, shown
 
 SKIP = "skip"
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {}  # pattern of names → builder
@@ -64,8 +64,8 @@ def parse_op(name: str) -> Op:
     build, match = next(((build, match) for build, match in found if match), (None, None))
     if match is None:
         raise InputError(
-            f"unknown op {name!r}, expected 'kK_eE' such as 'k3_e6', 'skip', or an op that the "
-            "config's custom_imports register"
+            f"unknown op {shown(name)}, expected 'kK_eE' such as 'k3_e6', 'skip', or an op that "
+            "the config's custom_imports register"
         )
     settings = {key: int(v) if v.isdecimal() else v for key, v in match.groupdict().items()}
     op = Op(

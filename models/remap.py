@@ -22,7 +22,7 @@ from .errors import InputError
 from .seed import load_seed
 
 # A searched layer's candidates have their op's name in front: ….layers.0.ops.k5_e6.expand.0.weight
-_LAYER_KEY = re.compile(
+LAYER_KEY = re.compile(
     r"(?P<stage>blocks\.\d+)\.layers\.(?P<layer>\d+)\.(?:ops\.[^.]+\.)?(?P<rest>.+)"
 )
 # The distance in a larger kernel between what are neighbours in a smaller one, from both sizes.
@@ -54,11 +54,11 @@ def find_sources(
     if width is None and kernel is None and not depth:
         return {}
     depths = Counter()
-    for match in filter(None, map(_LAYER_KEY.fullmatch, seed)):
+    for match in filter(None, map(LAYER_KEY.fullmatch, seed)):
         depths[match["stage"]] = max(depths[match["stage"]], int(match["layer"]) + 1)
 
     def source_of(key: str) -> str:
-        if not (match := _LAYER_KEY.fullmatch(key)):
+        if not (match := LAYER_KEY.fullmatch(key)):
             return key
         layer = int(match["layer"])
         if depth:

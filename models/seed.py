@@ -7,6 +7,7 @@ are for BN eps 1e-5 and images normalised by ImageNet's mean and standard deviat
 """
 
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,12 +15,13 @@ import torch
 from torch import Tensor
 
 from .backbone import FNABackbone, total_stride
-from .errors import InputError
+from .errors import InputError, printable, shown
 from .files import load_tensors, write_whole
 from .net_config import NetConfig
 
 IMAGE_MEAN = (123.675, 116.28, 103.53)  # of ImageNet, RGB, pixels from 0 to 255
 IMAGE_STD = (58.395, 57.12, 57.375)
+_MAX_CLASSES = 100_000  # ImageNet's largest version has 21,841
 
 
 def load_seed(path: str | Path) -> dict[str, Tensor]:
@@ -38,8 +40,8 @@ def load_seed(path: str | Path) -> dict[str, Tensor]:
 
 def read_seed(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """As :func:`load_seed`, and what is known about the seed: its file's ``meta``."""
-    where = f"seed file {path}"
-    if not Path(path).exists():
+    where = f"seed file {printable(str(path))}"
+    if not os.path.exists(path):
         raise InputError(f"{where}: no such file; scripts/get_seed.sh gets one")
     content = load_tensors(path, "seed file")
     meta = content.get("meta") if isinstance(content, Mapping) else None
@@ -52,8 +54,17 @@ def read_seed(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         net_config = NetConfig.parse(meta["net_config"])
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    about = {key: str(meta.get(key, "unknown")) for key in ("net_config", "source", "licence")}
+    about = {"net_config": str(net_config), **known_origin(meta)}
     return checked_tensors(content.get("state_dict"), net_config, where), about
+
+
+def known_origin(meta: Mapping) -> dict[str, str]:
+    """The source and licence that a file's ``meta`` states, each on one line."""
+    stated = {key: meta.get(key) for key in ("source", "licence")}
+    return {
+        key: printable(text, 500) if isinstance(text, str) else "unknown"
+        for key, text in stated.items()
+    }
 
 
 def save_seed(seed: Mapping[str, Tensor], meta: Mapping[str, str], path: Path) -> None:
@@ -95,10 +106,15 @@ def checked_tensors(tensors: object, net_config: NetConfig, where: str) -> dict[
     expected = expected_shapes(net_config, last_channels)
     for key in tensors:
         if isinstance(key, str) and key.startswith("blocks.") and key not in expected:
-            raise InputError(f"{where}: {key!r} is no part of the seed's architecture")
+            raise InputError(f"{where}: {shown(key)} is no part of the seed's architecture")
     if "classifier.weight" in tensors or "classifier.bias" in tensors:
         bias = tensors.get("classifier.bias")
         classes = len(bias) if isinstance(bias, Tensor) and bias.dim() == 1 else 1000
+        if classes > _MAX_CLASSES:
+            raise InputError(
+                f"{where}: 'classifier.bias' is of {classes} classes, expected at most "
+                f"{_MAX_CLASSES}"
+            )
         features = last_channels or net_config.stages[-1].out_channels
         expected |= {"classifier.weight": (classes, features), "classifier.bias": (classes,)}
 
@@ -117,14 +133,8 @@ def checked_tensors(tensors: object, net_config: NetConfig, where: str) -> dict[
 
 
 def _checked_tensor(value: object, shape: tuple[int, ...], what: str) -> Tensor:
-    plain = (
-        isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and not value.is_nested
-        and value.device.type == "cpu"
-        and value.is_floating_point()
-    )
-    if not plain:
+    # load_tensors and Keras' reader let only ordinary tensors through, but of any type of number
+    if not isinstance(value, Tensor) or not value.is_floating_point():
         raise InputError(f"{what} is not an ordinary tensor of real numbers")
     if tuple(value.shape) != shape:
         raise InputError(f"{what} is {show_shape(value.shape)}, expected {show_shape(shape)}")

@@ -7,7 +7,6 @@ one path active only the chosen op computes, and its weight is 1.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 
 import torch
 from mmengine.registry import MODELS
@@ -15,19 +14,16 @@ from torch import Tensor, nn
 
 from .backbone import StagedBackbone
 from .errors import InputError
+from .knapsack import best_within
 from .net_config import NetConfig
 from .ops import Norm, build_op
 from .search_space import SearchSpace
+from .searched_layer import SearchedLayer
+from .shared_layer import SharedLayer
 
-_ALPHA_STD = 1e-3  # softmax(α) starts nearly uniform
 
-
-class MixedLayer(nn.Module):
-    """A searched layer: its candidate ops and their α.
-
-    ``path`` is the index of the one active op, or None for all. A candidate's norm has no affine
-    terms and no running statistics, because it sees all paths' inputs.
-    """
+class MixedLayer(SearchedLayer):
+    """A searched layer that holds its candidate ops one by one, as the paper's."""
 
     def __init__(
         self,
@@ -39,22 +35,9 @@ class MixedLayer(nn.Module):
         norm: Norm = nn.BatchNorm2d,
         temperature: float = 1.0,
     ):
-        super().__init__()
-        self.candidates = tuple(candidates)
-        self.temperature = temperature
-        norm = partial(norm, affine=False, track_running_stats=False)
-        self.ops = nn.ModuleDict(
-            {
-                name: build_op(name, in_channels, out_channels, stride, dilation, norm)
-                for name in self.candidates
-            }
-        )
-        self.alpha = nn.Parameter(_ALPHA_STD * torch.randn(len(self.candidates)))
-        self.path: int | None = None
-
-    def probabilities(self) -> Tensor:
-        """softmax(α / temperature), one number per candidate."""
-        return torch.softmax(self.alpha / self.temperature, dim=0)
+        super().__init__(candidates, in_channels, out_channels, stride, dilation, norm, temperature)
+        self.ops = nn.ModuleDict({name: self._build(name) for name in self.candidates})
+        self.alpha = self._draw_alpha()
 
     def forward(self, x: Tensor) -> Tensor:
         """N×C_in×H×W → N×C_out×⌈H/stride⌉×⌈W/stride⌉."""
@@ -90,13 +73,15 @@ class FNASuperNet(StagedBackbone):
         temperature: Divides α before the softmax that weighs outputs and cost.
         layer_ops: Candidate ops of single layers in place of ``ops``. A key names stage and layer
             as state-dict keys do: ``{'6.0': ['k3_e6', 'k5_e6']}`` is for ``blocks.6.layers.0``.
+        share_weights: Whether a layer's candidates are slices of one op (:class:`SharedLayer`), not
+            ops of their own.
         out_indices, output_stride, last_channels, norm_cfg, init_cfg: As in ``FNABackbone``. Where
             ``out_indices`` names ``'6.expand'``, the candidates of layer 6.0 must share one
             expansion: the map is the weighted sum of their expanded activations.
 
     Raises:
         InputError: The lists have unequal lengths, an op is unknown, a layer has no candidate, or
-            what ``FNABackbone`` raises.
+            what ``FNABackbone`` raises; with ``share_weights``, a candidate is no slice.
     """
 
     def __init__(
@@ -108,6 +93,7 @@ class FNASuperNet(StagedBackbone):
         ops: Sequence[str],
         temperature: float = 1.0,
         layer_ops: Mapping[str, Sequence[str]] | None = None,
+        share_weights: bool = False,
         out_indices: Sequence[int | str] = (2, 3, 5, 7),
         output_stride: int = 32,
         last_channels: int | None = None,
@@ -118,9 +104,13 @@ class FNASuperNet(StagedBackbone):
             raise InputError(f"search space: temperature {temperature!r}, expected more than 0")
         space = SearchSpace.from_lists(fixed_stage, channels, layers, strides, ops, layer_ops)
 
+        searched_layer = SharedLayer if share_weights else MixedLayer
+
         def build_layer(op: str | tuple[str, ...], *args) -> nn.Module:
             return (
-                build_op(op, *args) if isinstance(op, str) else MixedLayer(op, *args, temperature)
+                build_op(op, *args)
+                if isinstance(op, str)
+                else searched_layer(op, *args, temperature)
             )
 
         super().__init__(
@@ -133,7 +123,7 @@ class FNASuperNet(StagedBackbone):
             init_cfg,
         )
         self.search_space = space
-        self.mixed_layers = [m for m in self.modules() if isinstance(m, MixedLayer)]
+        self.mixed_layers = [m for m in self.modules() if isinstance(m, SearchedLayer)]
 
     def alphas(self) -> list[nn.Parameter]:
         """The α of every searched layer, in the network's order."""
@@ -142,6 +132,11 @@ class FNASuperNet(StagedBackbone):
     def probabilities(self) -> list[Tensor]:
         """softmax(α / temperature) of every searched layer."""
         return [layer.probabilities() for layer in self.mixed_layers]
+
+    def set_temperature(self, temperature: float) -> None:
+        """Set what divides α before the softmax, in every searched layer."""
+        for layer in self.mixed_layers:
+            layer.temperature = temperature
 
     def set_path(self, path: Sequence[int] | None) -> None:
         """Choose one candidate for each searched layer, by its index, or all of them by None."""
@@ -163,6 +158,32 @@ class FNASuperNet(StagedBackbone):
         ]
         return [torch.multinomial(chance, 1, generator=generator).item() for chance in chances]
 
-    def derive(self) -> NetConfig:
-        """The architecture that α prefers: argmax per layer."""
-        return self.search_space.net_config(alpha.argmax().item() for alpha in self.alphas())
+    def best_path(
+        self, prices: Sequence[Tensor] | None = None, budget: float | None = None
+    ) -> list[int]:
+        """The path that α prefers: argmax per layer or, with a budget, the path of the greatest
+        Σ log softmax(α) among those whose prices sum to no more than it.
+
+        Args:
+            prices: As :func:`models.price_list` gives them.
+
+        Raises:
+            InputError: Every path costs more.
+        """
+        if budget is None:
+            return [alpha.argmax().item() for alpha in self.alphas()]
+        scores = [alpha.detach().double().log_softmax(0).tolist() for alpha in self.alphas()]
+        counts = [len(layer) for layer in scores]
+        listed = [layer[:count].tolist() for layer, count in zip(prices, counts, strict=True)]
+        path = best_within(scores, listed, budget)
+        if path is None:
+            raise InputError(
+                f"budget {budget:g}: every architecture of the search space costs more"
+            )
+        return path
+
+    def derive(
+        self, prices: Sequence[Tensor] | None = None, budget: float | None = None
+    ) -> NetConfig:
+        """The architecture of :meth:`best_path`."""
+        return self.search_space.net_config(self.best_path(prices, budget))

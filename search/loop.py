@@ -4,6 +4,7 @@ Paper, section 3.3. Only the loop differs from an ordinary training run: the sup
 backbone like any other; data, optimizers, schedulers and hooks are what a config names.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -18,16 +19,17 @@ from torch import Tensor, nn
 from engine.hooks import loaded_path
 from engine.model import task_losses, unwrapped
 from engine.resume import derive_seed, endless_batches
-from models import CostTerm, FNASuperNet, InputError, expected_cost, price_list
+from models import FNASuperNet, InputError, cost_term, expected_cost, price_list
 
 from .halves import half_dataloader_cfgs, refuse_empty
 from .optimizers import parameters_of, schedule_weights_only
 from .parallel import average_gradients
+from .ranking import Ranking, evaluate, propose
 from .report import ArchReport
-from .turns import Turns
+from .turns import Temperature, Turns
 
 # What tells the random numbers of one use from another's; the halves' loaders have 0 and 1.
-_PATH, _WEIGHT_STEP, _ARCH_STEP = 2, 3, 4
+_PATH, _WEIGHT_STEP, _ARCH_STEP, _PROPOSE, _RANK = 2, 3, 4, 5, 6
 
 
 @LOOPS.register_module()
@@ -47,11 +49,16 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         max_epochs, validation: As mmengine's loop.
         arch_start_epoch: Epochs before α learns.
         split: ``ratio``, α's share of the train set, and ``seed``.
-        cost: What :meth:`CostTerm.from_cfg` takes.
+        cost: What :func:`models.cost_term` takes.
         arch_steps, weight_steps: From then on, so many architecture steps, then so many weight
             steps, in turn.
         arch_pipeline: Pipeline of the held-out half; default, the train set's.
         arch_batch_size: Its batch size; default, the train loader's.
+        temperature: ``start`` and ``end``: what divides α before the softmax falls from one to the
+            other over the architecture steps. Default: the super network's own, throughout.
+        ranking: ``candidates`` and ``batches``: at the end, that many architectures that α proposes
+            are evaluated on so many batches of the held-out half, and the best becomes
+            ``net_config.txt``. Default: the architecture that α prefers, without evaluation.
         seed_net_config: The architecture that reports compare with.
 
     Raises:
@@ -71,11 +78,14 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         weight_steps: int = 1,
         arch_pipeline: Sequence[dict] | None = None,
         arch_batch_size: int | None = None,
+        temperature: dict | None = None,
+        ranking: dict | None = None,
         seed_net_config: str = "configs/net_configs/mobilenetv2.txt",
         **validation: object,
     ):
         self.turns = Turns(max_epochs, arch_start_epoch, arch_steps, weight_steps)
-        self.cost = CostTerm.from_cfg(cost)
+        self.temperature = Temperature.from_cfg(temperature)
+        self.ranking = Ranking.from_cfg(ranking)
         self.model: BaseModel = unwrapped(runner.model)
         self.backbone = _supernet(self.model)
         halves = half_dataloader_cfgs(dataloader, split, arch_pipeline, arch_batch_size)
@@ -83,12 +93,19 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         self.arch_dataloader = runner.build_dataloader(halves[1], seed=runner.seed)
         refuse_empty(self.dataloader, self.arch_dataloader)
         runner.param_schedulers = schedule_weights_only(runner.param_schedulers)
+        self.cost = cost_term(cost, self.backbone, seed_net_config)
         self.prices = price_list(self.backbone, self.cost.cost, self.cost.input_size)
-        size, must_match = self.cost.input_size, self._must_match(split)
-        self.report = ArchReport(self.model, size, seed_net_config, arch_start_epoch, must_match)
+        self.report = ArchReport(
+            self.model,
+            self.cost,
+            self.prices,
+            seed_net_config,
+            arch_start_epoch,
+            self._must_match(split),
+        )
         runner.register_hook(self.report, priority="ABOVE_NORMAL")  # before logs and checkpoints
 
-    def _must_match(self, split: dict) -> dict[str, int | float]:
+    def _must_match(self, split: dict) -> dict[str, int | float | None]:
         """What a resumed run must share with the interrupted one, so that it is the same search."""
         return dict(
             split_ratio=split["ratio"],
@@ -98,6 +115,7 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
             weight_steps=self.turns.weight_steps,
             weight_batches_per_epoch=len(self.dataloader),
             arch_batches_per_epoch=len(self.arch_dataloader),
+            target=self.cost.target,
         )
 
     def run(self) -> nn.Module:
@@ -107,6 +125,8 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
             loader.batch_sampler.set_seed(runner.seed)  # a resumed run's is known only now
         self._arch_iter = self._arch_steps_before(self.iter)
         self._arch_batches = endless_batches(self.arch_dataloader, self._arch_iter)
+        if self._arch_iter:
+            self._set_temperature(self._arch_iter - 1)  # as the interrupted run had it
         alphas = {id(alpha) for alpha in self.backbone.alphas()}
         self._learning_weights = [
             p for p in self.model.parameters() if p.requires_grad and id(p) not in alphas
@@ -123,7 +143,10 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
             f"{len(self.arch_dataloader.dataset)}, after {self.turns.arch_start_epoch} epochs, "
             f"{self.turns.arch_steps} steps to the weights' {self.turns.weight_steps}"
         )
-        return super().run()
+        model = super().run()
+        if self.ranking:
+            self.rank_candidates()
+        return model
 
     def run_epoch(self) -> None:
         """One pass over the weights' half, or what an interrupted run left of it."""
@@ -148,6 +171,12 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         )
         self._iter += 1
 
+    def _set_temperature(self, step: int) -> None:
+        """To that of an architecture step, where the config has a schedule."""
+        if self.temperature:
+            steps = self._arch_steps_before(self.max_iters)
+            self.backbone.set_temperature(self.temperature.at(step, steps))
+
     def _arch_steps_before(self, iteration: int) -> int:
         return self.turns.arch_steps_before(iteration, len(self.dataloader))
 
@@ -170,6 +199,7 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         """One step of α with all ops active; weights and buffers stay as they are."""
         step = self._arch_iter
         self.backbone.set_path(None)
+        self._set_temperature(step)
         set_random_seed(derive_seed(self.runner.seed, _ARCH_STEP, step, get_rank()))
         wrapper = self.runner.optim_wrapper["arch"]
         with self._fixed_weights():
@@ -182,11 +212,33 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         scalars = dict(
             arch_loss=loss,
             arch_task_loss=task_loss,
-            arch_cost=expected / self.cost.cost.unit,
+            arch_cost=(expected + self.cost.fixed) / self.cost.cost.unit,
             arch_cost_share=term / loss,
         )
+        self.cost.learn(expected.item())
         for name, value in scalars.items():
             self.runner.message_hub.update_scalar(f"train/{name}", value.item())
+
+    def rank_candidates(self) -> None:
+        """Evaluate what α proposes on the same held-out batches; the best becomes the result."""
+        seed = self.runner.seed
+        generator = torch.Generator().manual_seed(derive_seed(seed, _PROPOSE))
+        proposed = propose(
+            self.backbone, self.prices, self.cost, self.ranking.candidates, generator
+        )
+        batches = list(
+            itertools.islice(endless_batches(self.arch_dataloader, 0), self.ranking.batches)
+        )
+
+        def loss_of(path: list[int], number: int, batch: dict | tuple | list) -> Tensor:
+            self.backbone.set_path(path)
+            set_random_seed(derive_seed(seed, _RANK, number, get_rank()))
+            return self._task_loss(batch, self.runner.optim_wrapper["arch"])[0]
+
+        with torch.no_grad(), self._fixed_weights():
+            ranked = evaluate(proposed, batches, loss_of, self.runner.logger.info)
+        self.backbone.set_path(None)
+        self.report.write_ranking(self.runner, ranked)
 
     def _task_loss(
         self, batch: dict | tuple | list, wrapper: OptimWrapper

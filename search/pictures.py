@@ -132,3 +132,30 @@ def draw_alpha(
     bar.set_label("softmax(α)", fontsize=9)
     figure.supxlabel("epoch (dotted: α starts to learn)", fontsize=9)
     return figure
+
+
+def draw_cost(
+    costs: Sequence[tuple[float, float, float]], target: float | None, unit: str
+) -> Figure:
+    """The backbone's expected cost over the iterations, its target, and λ below.
+
+    Args:
+        costs: (iteration, expected cost, λ), in the order of time.
+        target: The cost that was asked for, or None.
+        unit: What costs are counted in.
+    """
+    iterations, expected, weights = zip(*costs, strict=True)
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    upper.plot(iterations, expected, color=_BLUES[2], label="expected")
+    if target is not None:
+        upper.axhline(target, color=_INK, linestyle="--", lw=1, label="target")
+    upper.legend(frameon=False, fontsize=9)
+    upper.set_ylabel(f"cost in {unit}", fontsize=9)
+    lower.plot(iterations, weights, color=_BLUES[3])
+    lower.set_ylabel("lambda", fontsize=9)
+    lower.set_xlabel("iteration", fontsize=9)
+    for axes in (upper, lower):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    return figure

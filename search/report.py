@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from io import BytesIO
@@ -13,16 +14,27 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import LOG_PROCESSORS
 from mmengine.runner import LogProcessor, Runner
-from torch import nn
+from torch import Tensor, nn
 
 from engine.hooks import loaded_path
-from models import FNABackbone, FNASuperNet, InputError, NetConfig, count_madds, count_params
+from models import (
+    BudgetTerm,
+    CostTerm,
+    FNABackbone,
+    FNASuperNet,
+    InputError,
+    NetConfig,
+    count_madds,
+    count_params,
+    expected_cost,
+)
 from models.backbone import first_expansions, total_stride
 from models.files import write_whole
+from models.inherit import STATE
+from models.ops import SKIP
 
-from .pictures import draw_alpha, draw_architectures
-
-_KEY = "arch_adapt"  # of the state in a checkpoint
+from .pictures import draw_alpha, draw_architectures, draw_cost
+from .ranking import Candidate, to_json
 
 
 @LOG_PROCESSORS.register_module()
@@ -39,12 +51,14 @@ class ArchReport(Hook):
     """Logs and writes the search's results, and keeps its state in checkpoints.
 
     It writes into the work dir, each file whole or not at all: after every epoch ``alpha.json`` (α
-    after each epoch so far), and from the first epoch in which α learned ``net_config.txt`` (the
-    derived architecture, for parameter adaptation), ``architecture.png`` and ``alpha.png``.
+    after each epoch so far, and how undecided it is now), and from the first epoch in which α
+    learned ``net_config.txt`` (the derived architecture, for parameter adaptation),
+    ``architecture.png``, ``alpha.png`` and ``cost.png``.
 
     Args:
         model: A model whose backbone is an FNASuperNet.
-        input_size: (height, width) at which MAdds are counted.
+        term: What the search adds to its loss; its ``input_size`` is that of all counts.
+        prices: Of every candidate, as the term counts.
         seed_net_config: File of the architecture to compare with.
         arch_start_epoch: Epochs before α learns.
         must_match: Settings that a resumed run must share with the checkpoint's.
@@ -53,58 +67,135 @@ class ArchReport(Hook):
     def __init__(
         self,
         model: nn.Module,
-        input_size: Sequence[int],
+        term: CostTerm | BudgetTerm,
+        prices: Sequence[Tensor],
         seed_net_config: str | Path,
         arch_start_epoch: int,
-        must_match: dict[str, int | float],
+        must_match: dict[str, int | float | None],
     ):
         self.model, self.backbone = model, model.backbone
-        self.input_size = tuple(input_size)
+        self.term, self.prices = term, prices
+        self.input_size = tuple(term.input_size)
         self.seed = NetConfig.parse(Path(seed_net_config))
         self.arch_start_epoch = arch_start_epoch
         self.must_match = must_match
         candidates = self.backbone.search_space.candidates
         self.search_space = {layer: list(ops) for layer, ops in candidates.items()}
         self.history: list[list[list[float]]] = []  # α: epoch, layer, candidate
+        self.temperatures: list[float] = []  # after each epoch
+        self.costs: list[list[float]] = []  # iteration, backbone's expected cost in units, λ
+        self.warned = False
         self.reported = self._choices()
 
     def log(self, runner: Runner) -> None:
-        """Add to the numbers that are about to be logged: how undecided α is, and how many layers
-        prefer another op than in the line before."""
+        """Add to the numbers that are about to be logged: how undecided α is, in nats and as a
+        share of uniform, and how many layers prefer another op than in the line before."""
         if runner.epoch < self.arch_start_epoch:
             return
         choices = self._choices()
         changed = sum(now != then for now, then in zip(choices, self.reported, strict=True))
         runner.message_hub.update_scalar("train/alpha_entropy", mean_entropy(self.backbone))
+        runner.message_hub.update_scalar(
+            "train/alpha_undecided", undecided(self.backbone.probabilities())
+        )
         runner.message_hub.update_scalar("train/alpha_changed", changed)
         self.reported = choices
+        with torch.no_grad():
+            expected = expected_cost(self.backbone, self.prices).item() + self.term.fixed
+        self.costs.append([runner.iter + 1, expected / self.term.cost.unit, self.term.weight])
+        if self.term.target:
+            runner.message_hub.update_scalar("train/arch_lambda", self.term.weight)
+            runner.message_hub.update_scalar(
+                "train/arch_target", self.term.target / self.term.cost.unit
+            )
 
     def after_train_epoch(self, runner: Runner) -> None:
         self.history.append([alpha.detach().tolist() for alpha in self.backbone.alphas()])
+        self.temperatures.append(self.backbone.mixed_layers[0].temperature)
         if not is_main_process():
             return
         folder = Path(runner.work_dir)
-        record = {"search_space": self.search_space, "alpha": self.history}
+        record = {
+            "search_space": self.search_space,
+            "undecided": undecided(self.backbone.probabilities()),
+            "alpha": self.history,
+        }
         write_whole(folder / "alpha.json", (json.dumps(record) + "\n").encode())
         if runner.epoch < self.arch_start_epoch:
             return  # α is still what it was drawn as
-        derived = self.backbone.derive()
-        drawing = draw_architectures({"derived": derived, "seed": self.seed})
         heat_map = draw_alpha(self.search_space, self._probabilities(), self.arch_start_epoch)
-        write_whole(folder / "architecture.png", to_png(drawing))
         write_whole(folder / "alpha.png", to_png(heat_map))
-        write_whole(folder / "net_config.txt", f"{derived}\n".encode())
-        runner.logger.info(f"Architecture after epoch {runner.epoch + 1}: {self.compare(derived)}")
+        if self.costs:
+            unit = self.term.cost.unit
+            target = self.term.target and self.term.target / unit
+            curve = draw_cost(self.costs, target, f"{unit:g} {self.term.cost.name}")
+            write_whole(folder / "cost.png", to_png(curve))
+        self._watch(runner)
+        derived = self.backbone.derive(self.prices, self.term.budget)
+        self._write_architecture(runner, derived)
+        message = f"Architecture after epoch {runner.epoch + 1}: {self.compare(derived)}"
+        if self.term.budget is not None and derived != (preferred := self.backbone.derive()):
+            message += f"; without the budget alpha would prefer {self._size(preferred)}"
+        runner.logger.info(message)
+
+    def _write_architecture(self, runner: Runner, derived: NetConfig) -> None:
+        drawing = draw_architectures({"derived": derived, "seed": self.seed})
+        write_whole(Path(runner.work_dir) / "architecture.png", to_png(drawing))
+        write_whole(Path(runner.work_dir) / "net_config.txt", f"{derived}\n".encode())
+
+    def write_ranking(self, runner: Runner, ranked: Sequence[Candidate]) -> None:
+        """Write ``candidates.json``, and make the best of the ranked candidates the result."""
+        if not is_main_process():
+            return
+        content = to_json(ranked, self.term.cost.unit)
+        write_whole(Path(runner.work_dir) / "candidates.json", content.encode())
+        self._write_architecture(runner, ranked[0].net_config)
+        runner.logger.info(
+            f"Best of {len(ranked)} ranked architectures: {self.compare(ranked[0].net_config)}"
+        )
+
+    def _watch(self, runner: Runner) -> None:
+        """Say per stage how undecided α is and how much of it skips; warn of a collapse."""
+        stages: dict[str, list[tuple[str, Tensor]]] = {}
+        shares = [p.detach().cpu() for p in self.backbone.probabilities()]
+        for layer, share in zip(self.search_space, shares, strict=True):
+            stages.setdefault(layer.split(".")[0], []).append((layer, share))
+        lines, scalars = [], {}
+        for stage, layers in stages.items():
+            entropy = undecided([share for _, share in layers])
+            scalars[f"alpha_undecided/stage_{stage}"] = entropy
+            line = f"stage {stage} {100 * entropy:.0f} %"
+            if skips := self._skip_shares(layers):
+                scalars[f"alpha_skip/stage_{stage}"] = sum(skips) / len(skips)
+                line += f" (skip {100 * scalars[f'alpha_skip/stage_{stage}']:.0f} %)"
+            lines.append(line)
+        runner.visualizer.add_scalars(scalars, step=runner.iter)
+        runner.logger.info(f"Entropy of alpha, of uniform: {', '.join(lines)}")
+        choices = zip(self.search_space.values(), self._choices(), strict=True)
+        can_skip = [ops[choice] == SKIP for ops, choice in choices if SKIP in ops]
+        searched = runner.epoch + 1 - self.arch_start_epoch
+        late = 3 * searched >= runner.max_epochs - self.arch_start_epoch
+        if late and not self.warned and sum(can_skip) > len(can_skip) / 2:
+            self.warned = True
+            runner.logger.warning(
+                f"alpha collapses to skip: {sum(can_skip)} of the {len(can_skip)} layers that can "
+                "prefer it; expected are a few. A cost target keeps the network from getting "
+                "smaller than asked for; a later arch_start_epoch lets the ops learn first."
+            )
+
+    def _skip_shares(self, layers: Sequence[tuple[str, Tensor]]) -> list[float]:
+        """softmax(α) of skip in those layers that have it."""
+        return [
+            share[ops.index(SKIP)].item()
+            for layer, share in layers
+            if SKIP in (ops := self.search_space[layer])
+        ]
 
     def _probabilities(self) -> list[list[list[float]]]:
         """softmax(α) over time: [epoch][layer][candidate]."""
-        temperatures = [layer.temperature for layer in self.backbone.mixed_layers]
         return [
-            [
-                torch.softmax(torch.tensor(alpha) / temperature, dim=0).tolist()
-                for alpha, temperature in zip(alphas, temperatures, strict=True)
-            ]
-            for alphas in self.history
+            [torch.softmax(torch.tensor(alpha) / temperature, dim=0).tolist() for alpha in alphas]
+            for alphas, temperature in zip(self.history, self.temperatures, strict=True)
         ]
 
     def compare(self, derived: NetConfig) -> str:
@@ -146,10 +237,14 @@ class ArchReport(Hook):
         return [alpha.argmax().item() for alpha in self.backbone.alphas()]
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        checkpoint[_KEY] = dict(
+        checkpoint[STATE] = dict(
             search_space=self.search_space,
             settings=self.must_match,
             history=self.history,
+            temperatures=self.temperatures,
+            costs=self.costs,
+            weight=self.term.weight,  # λ
+            warned=self.warned,
             reported=self.reported,
         )
 
@@ -163,12 +258,16 @@ class ArchReport(Hook):
         if not runner.cfg.get("resume"):
             return
         path = loaded_path(runner)
-        state = checkpoint.get(_KEY)
+        state = checkpoint.get(STATE)
         if not isinstance(state, dict):
             raise InputError(f"checkpoint {path}: is of no architecture adaptation")
         _refuse_other(path, "search space", state.get("search_space", {}), self.search_space)
         _refuse_other(path, "search settings", state.get("settings", {}), self.must_match)
         self.history, self.reported = state["history"], state["reported"]
+        self.temperatures, self.costs = state["temperatures"], state["costs"]
+        self.warned = state["warned"]
+        if self.term.target:
+            self.term.weight = state["weight"]
 
 
 def _refuse_other(path: str, what: str, found: dict, expected: dict) -> None:
@@ -187,6 +286,14 @@ def mean_entropy(backbone: FNASuperNet) -> float:
         for probabilities in backbone.probabilities()
     ]
     return torch.stack(entropies).mean().item()
+
+
+def undecided(shares: Sequence[Tensor]) -> float:
+    """The mean entropy of layers' softmax(α) as a share of what it is where all candidates are
+    equal: 1 to 0."""
+    uniform = sum(math.log(len(share)) for share in shares)
+    entropy = sum(torch.special.entr(share.detach()).sum().item() for share in shares)
+    return entropy / uniform if uniform else 0.0
 
 
 def derived_backbone(supernet: FNASuperNet, net_config: NetConfig) -> FNABackbone:

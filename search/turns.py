@@ -1,4 +1,4 @@
-"""Whose turn it is in a search: the weights' or α's."""
+"""The schedules of a search: whose turn it is, the weights' or α's, and the temperature."""
 
 import math
 from dataclasses import dataclass
@@ -32,3 +32,38 @@ class Turns:
         """How many architecture steps come before a weight step; an epoch has ``epoch_length``."""
         searching = weight_step - self.arch_start_epoch * epoch_length
         return self.arch_steps * math.ceil(max(searching, 0) / self.weight_steps)
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """What divides α before the softmax: it falls by the same factor at every architecture step.
+
+    Raises:
+        InputError: ``start`` or ``end`` is not above 0.
+    """
+
+    start: float
+    end: float
+
+    def __post_init__(self):
+        if not all(isinstance(t, int | float) and 0 < t < math.inf for t in (self.start, self.end)):
+            raise InputError(
+                f"train_cfg.temperature: start {self.start!r}, end {self.end!r}; expected numbers "
+                "above 0"
+            )
+
+    @classmethod
+    def from_cfg(cls, cfg: dict | None) -> "Temperature | None":
+        """That of a config, None where it has none.
+
+        Raises:
+            InputError: A setting is missing, unknown or out of range.
+        """
+        try:
+            return cfg and cls(**cfg)
+        except TypeError:
+            raise InputError(f"train_cfg.temperature: {dict(cfg)}, expected start, end") from None
+
+    def at(self, step: int, steps: int) -> float:
+        """At architecture step number ``step``, from 0, of ``steps``."""
+        return self.start * (self.end / self.start) ** (step / max(steps - 1, 1))

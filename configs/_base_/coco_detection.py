@@ -43,9 +43,9 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
+# on the annotations that the loader reads
 val_evaluator = dict(
-    type="CocoMetric",
-    ann_file=data_root + _base_.coco_splits.val.ann_file,
+    type="CheckedCocoMetric",
     metric="bbox",
     format_only=False,
     # COCO's own limits of detections per image; mmdet's would take AP50 to APl at 1000

@@ -4,5 +4,4 @@ _base_ = "default_runtime.py"
 default_scope = "mmseg"
 custom_imports = dict(imports=["models", "search", "engine", "fna_seg"])
 
-default_hooks = dict(visualization=dict(type="SegmentationPictures"))
 visualizer = dict(type="SegLocalVisualizer", alpha=0.6)

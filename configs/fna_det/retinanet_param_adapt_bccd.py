@@ -19,8 +19,6 @@ train_dataloader = dict(
 )
 val_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val, pipeline=test_pipeline))
 test_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.test, pipeline=test_pipeline))
-val_evaluator = dict(ann_file=data_root + splits.val.ann_file)
-test_evaluator = dict(ann_file=data_root + splits.test.ann_file)
 
 # 52 iterations per epoch
 train_cfg = dict(max_epochs=9, val_interval=3)

@@ -20,7 +20,6 @@ train_dataloader = dict(
     batch_size=4, num_workers=1, dataset=dict(dataset, **splits.train, pipeline=train_pipeline)
 )
 test_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val, pipeline=test_pipeline))
-test_evaluator = dict(ann_file=data_root + splits.val.ann_file)
 
 # 240 images, 3 epochs of 60 iterations
 train_cfg = dict(max_epochs=3)

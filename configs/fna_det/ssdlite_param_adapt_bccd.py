@@ -16,8 +16,6 @@ train_dataloader = dict(
 )
 val_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val))
 test_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.test))
-val_evaluator = dict(ann_file=data_root + splits.val.ann_file)
-test_evaluator = dict(ann_file=data_root + splits.test.ann_file)
 
 # 14 epochs of 25 iterations. The head takes larger steps, because its last BN must learn the scale
 # of scores and deltas, which starts at 1.

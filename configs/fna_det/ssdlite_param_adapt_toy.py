@@ -23,7 +23,6 @@ train_dataloader = dict(
     dataset=dict(times=1, dataset=dict(dataset, **splits.train, pipeline=train_pipeline)),
 )
 test_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val, pipeline=test_pipeline))
-test_evaluator = dict(ann_file=data_root + splits.val.ann_file)
 
 # 240 images, 3 epochs of 60 iterations. The head takes larger steps, because its last BN must learn
 # the scale of scores and deltas, which starts at 1.

@@ -82,6 +82,9 @@ def load_checkpoint_file(path: str | os.PathLike) -> dict:
     if not isinstance(checkpoint, dict):
         kind = type(checkpoint).__name__
         raise InputError(f"checkpoint {path}: holds a {kind}, expected a dict")
+    weights = checkpoint.get("state_dict", checkpoint)
+    if isinstance(weights, dict) and not all(isinstance(key, str) for key in weights):
+        raise InputError(f"checkpoint {path}: its state_dict has a key that is no text")
     _drop_code(checkpoint)
     return checkpoint
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import open_regular
 from ..seed import IMAGE_MEAN, IMAGE_STD, show_shape
 
 BN_EPS = 1e-3
@@ -17,7 +18,7 @@ _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 def is_hdf5(path: Path) -> bool:
     """Whether a file begins as HDF5 files do."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return file.read(len(_HDF5_MAGIC)) == _HDF5_MAGIC
 
 
@@ -39,7 +40,7 @@ def read_keras(path: Path, shapes: Mapping[str, tuple[int, ...]], where: str) ->
     our_layers = list(dict.fromkeys(key.rpartition(".")[0] for key in shapes))
     tensors = {}
     try:
-        with h5py.File(path, "r") as file:
+        with open_regular(path) as opened, h5py.File(opened, "r") as file:
             stored = _datasets(file)
             for layer, keras_layer in zip(our_layers, _layers(), strict=True):
                 conv = len(shapes[f"{layer}.weight"]) == 4

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..files import load_tensors
 from ..net_config import NetConfig
-from ..seed import checked_tensors, expected_shapes
+from ..seed import checked_tensors, expected_shapes, known_origin
 from .keras import BN_EPS as KERAS_BN_EPS
 from .keras import is_hdf5, read_keras
 from .released import rename_released
@@ -38,13 +38,13 @@ def read_foreign_seed(path: str | Path) -> tuple[dict[str, Tensor], dict[str, st
     Raises:
         InputError: The file is missing, damaged, holds code, or is another network.
     """
-    path, where = Path(path), f"seed file {path}"
+    path, where = Path(path), f"seed file {printable(str(path))}"
     try:
         hdf5 = is_hdf5(path)
     except FileNotFoundError:
         raise InputError(f"{where}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{where}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        raise InputError(f"{where}: {getattr(error, 'strerror', None) or error}") from None
     if hdf5:
         tensors, bn_eps = read_keras(path, mobilenetv2_shapes(), where), KERAS_BN_EPS
         about = {"source": "Keras Applications' MobileNetV2", "licence": "Apache-2.0 (Keras)"}
@@ -84,7 +84,7 @@ def _read_torch(path: Path, where: str) -> tuple[dict[str, Tensor], float, dict[
                 f"{where}: bn_eps is a {type(bn_eps).__name__} or out of range, expected a number "
                 "such as 1e-05"
             )
-        about = {key: str(meta.get(key, "unknown")) for key in about}
+        about = known_origin(meta)
         content = content["state_dict"]
 
     tensors = {

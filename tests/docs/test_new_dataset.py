@@ -133,8 +133,8 @@ def test_own_data_are_stated_once(framework, task, example, stage, tmp_path):
             assert dataset.data_prefix.img == "images/"
         else:
             assert dataset.type == "CheckedSegDataset"
-            assert dataset.data_prefix.img_path == f"images/{split}"
-            assert dataset.data_prefix.seg_map_path == f"labels/{split}"
+            assert dataset.ann_file == f"{split}.txt"
+            assert dataset.data_prefix == dict(img_path="images/", seg_map_path="labels/")
     for part in ("dataloader", "evaluator"):
         for split in ("train", "val", "test"):
             used = str(cfg.get(f"{split}_{part}")).lower()

@@ -71,6 +71,7 @@ def run(work_dir, hook=True, num_workers=0, loop=None, **cfg) -> tuple[Runner, R
         optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1, momentum=0.9)),
         custom_hooks=[
             dict(type="Remember"),
+            dict(type="PlainHistory"),  # what is written can be loaded
             *([dict(type="UpdateBNStatistics", iterations=ITERATIONS, interval=3)] * hook),
         ],
         randomness=dict(seed=5),

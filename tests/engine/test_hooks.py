@@ -2,7 +2,7 @@ from argparse import Namespace
 
 import pytest
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from engine.hooks import ChannelsLast, CheckModel, MatchCheckpoint
@@ -40,8 +40,30 @@ def test_what_fits_is_taken(good):
 def test_what_differs_is_named(good, change, message):
     with pytest.raises(InputError) as error:
         load(good | change)
-    assert "some.pth: is of another architecture" in str(error.value)
+    assert "some.pth: is another model's" in str(error.value)
     assert message in str(error.value)
+    assert "(is this config the one it was trained with?)" in str(error.value)
+
+
+def test_of_another_backbone_the_architecture_is_asked_for(tmp_path):
+    model = nn.Module()
+    model.backbone, model.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+    (tmp_path / "a.py").touch()
+    cfg = Config(dict(load_from="some.pth"), filename=tmp_path / "a.py")
+    runner = Namespace(model=model, cfg=cfg, work_dir=".")
+
+    def message(**changed):
+        state_dict = model.state_dict() | {k.replace("_", "."): v for k, v in changed.items()}
+        with pytest.raises(InputError) as error:
+            MatchCheckpoint().after_load_checkpoint(runner, dict(state_dict=state_dict))
+        return str(error.value)
+
+    backbone = dict(backbone_weight=torch.zeros(4, 3, 3, 3))
+    assert "is of another architecture; 1 tensors differ, first backbone.w" in message(**backbone)
+    assert "(is --net-config the one it was trained with?)" in message(**backbone)
+    both = message(**backbone, head_weight=torch.zeros(1))
+    assert "is another model's; 2 tensors differ, first head.weight: expected (2, 4, 1, 1)" in both
+    assert "(is a.py the one it was trained with?)" in both
 
 
 def test_no_weights_and_no_state_of_a_run(good):

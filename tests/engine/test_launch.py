@@ -78,3 +78,17 @@ def test_memory_of_a_gpu_grows_in_place_unless_the_user_says_otherwise(monkeypat
     launched(monkeypatch, "a.py", "1", gpus=1)
     assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
     assert "PYTORCH_CUDA_ALLOC_CONF" not in os.environ
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--amp", "configs/fna_det/retinanet_param_adapt_toy.py", "1"],
+        ["--work-dir", "out", "configs/fna_det/retinanet_param_adapt_toy.py", "1"],
+        ["--auto-scale-lr", "1"],
+        ["configs/fna_det/retinanet_param_adapt_toy.py", "--amp", "1"],
+    ],
+)
+def test_options_come_last(arguments, monkeypatch):
+    with pytest.raises(InputError, match="stands after an option; .* options last"):
+        launched(monkeypatch, *arguments)

@@ -46,6 +46,8 @@ def test_summary_of_a_tested_network(tmp_path):
     assert len(head) == len(line)
     other = tables.format_table([row, {"network": "x", "params": "1M", "mIoU": "0.5"}]).splitlines()
     assert other[2].split() == ["x", "1M", "-", "-", "-", "0.5"]
+    (tmp_path / "metrics.json").write_text('{"params": 1000000, "headline": {"AP": null}}')
+    assert tables.read_row("FNA", str(tmp_path))["AP"] == "-"  # nothing was detected
     with pytest.raises(InputError, match="no metrics there"):
         tables.read_row("FNA", str(tmp_path / "none"))
 

@@ -221,6 +221,18 @@ BAD = {
         "'5.expand' needs one expansion of 2 or more in the first layer of that stage, got e3, e6",
     ),
     "unknown option": ([TOY, "0", "--epochs", "3"], "unrecognized arguments: --epochs"),
+    "evaluator of another file": (
+        [TOY, "0", "--cfg-options", "val_evaluator.ann_file=data/coco/annotations/val.json"],
+        "ann_file is data/coco/annotations/val.json, but the data loader reads",
+    ),
+    "fewer images than a batch": (
+        [SSDLITE, "0", "--cfg-options", "train_dataloader.batch_size=16"],
+        "train_dataloader: 8 images do not fill one batch of 16",
+    ),
+    "a batch of one image where BN needs two": (
+        [SSDLITE, "0", "--cfg-options", "train_dataloader.batch_size=1"],
+        "expected batch_size of 2 or more and drop_last=True",
+    ),
     "head with too few classes": (
         [TOY, "0", "--cfg-options", "model.bbox_head.num_classes=8"],
         "num_classes is 8, but the data set has 9 classes",

@@ -77,8 +77,7 @@ def test_all_80_classes_of_coco_read_it_too(root):
         (lambda c: c["images"][0].update(file_name="gone.jpg"), "gone.jpg: no such file"),
         (lambda c: c.update(images=[], annotations=[]), "holds no image"),
         (lambda c: c.pop("categories"), "not in COCO format"),
-        (lambda c: c["annotations"][0].pop("bbox"), "not in COCO format"),
-        (lambda c: c["categories"].reverse(), "in the order of the file"),
+        (lambda c: c["annotations"][0].pop("bbox"), "has no bbox"),
     ],
 )
 def test_bad_annotations(root, change, message):

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.ops import box_iou
 
 from engine.model import build_model
-from models import NetConfig, count_madds, count_params, load_seed
+from models import CostTerm, NetConfig, count_madds, count_params, load_seed
 from search.report import ArchReport, derived_backbone
 from tests.conftest import REPO, SEEDS_OWN, net_config_file
 
@@ -312,7 +312,7 @@ def test_a_detector_predicts():
 def test_a_search_reports_the_published_sizes():
     model, cfg = build_model("configs/fna_det/ssdlite_arch_adapt_coco.py", device="cpu")
     seed = net_config_file("mobilenetv2")
-    report = ArchReport(model, cfg.input_size, seed, 15, {})
+    report = ArchReport(model, CostTerm.from_cfg(cfg.train_cfg.cost), [], seed, 15, {})
     text = report.compare(NetConfig.parse(net_config_file("ssdlite")))
     derived, seeds = text.split("; the seed's: ")
     assert "whole model 4.630M params 0.880B MAdds, at 320x320" in derived
@@ -341,6 +341,7 @@ def test_a_narrower_first_map_is_not_compared_with_the_seeds():
     text = str(NetConfig.parse(net_config_file("ssdlite"))).replace(
         "[[96, 160], ['k5_e6'", "[[96, 160], ['k5_e3'"
     )
-    report = ArchReport(model, cfg.input_size, net_config_file("mobilenetv2"), 15, {})
+    term, seed = CostTerm.from_cfg(cfg.train_cfg.cost), net_config_file("mobilenetv2")
+    report = ArchReport(model, term, [], seed, 15, {})
     derived, seeds = report.compare(NetConfig.parse(text)).split("; the seed's: ")
     assert "whole model" in derived and seeds == "backbone 1.812M params 0.570B MAdds"

@@ -1,4 +1,6 @@
 import shutil
+import struct
+import zlib
 from collections import Counter
 
 import cv2
@@ -165,6 +167,15 @@ def write(change):
     return spoil
 
 
+def png_header(width, height):
+    """The begin of a grey PNG file that says it has so many pixels."""
+    chunk = b"IHDR" + struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
+    crc = struct.pack(">I", zlib.crc32(chunk))
+    return (
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + crc + struct.pack(">I4s", 9, b"IDAT")
+    )
+
+
 def with_id(id, dtype=np.uint8):
     def change(pixels):
         pixels = pixels.astype(dtype)
@@ -185,6 +196,7 @@ def with_id(id, dtype=np.uint8):
         (write(lambda p: p[:, :-1]), ["127x64", "128x64", IMAGE]),
         (write(lambda p: p.T), ["64x128", "128x64", IMAGE]),
         (lambda r: (r / LABEL).write_bytes(b"no image"), ["cannot be read"]),
+        (lambda r: (r / LABEL).write_bytes(png_header(20000, 10000)), ["cannot be read", "limit"]),
         (lambda r: (r / LABEL).write_bytes((r / LABEL).read_bytes()[:200]), ["cannot be read"]),
     ],
 )
@@ -196,6 +208,14 @@ def test_labels_that_cannot_be_the_images(root, spoil, messages):
         dataset[2]
     assert all(message in str(error.value) for message in messages), error.value
     assert str(root / LABEL) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 9), (9, 1)])
+def test_images_too_small_to_be_any(height, width, root):
+    for name in (LABEL, IMAGE):
+        assert cv2.imwrite(str(root / name), read(root / name)[:height, :width])
+    with pytest.raises(SampleError, match=f"is of {width}x{height} pixels, expected at least 8"):
+        load(root)[2]
 
 
 def test_ids_as_the_file_has_them_where_0_is_none(root):

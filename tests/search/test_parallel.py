@@ -17,7 +17,7 @@ from engine.compat.cpu import CPUSyncBatchNorm
 from search.parallel import average_gradients
 from tests.processes import run_processes
 
-from .tools import TinyTask, make_runner, skip_pictures
+from .tools import SHARED, TinyTask, make_runner, skip_pictures
 
 PROCESSES = 2
 # One image per process, so that everything hangs on the synchronization of BN.
@@ -55,6 +55,7 @@ def process(rank: int, port: int, work_dir: Path) -> None:
     with counted_messages() as messages:  # BN as in the real searches
         result["own"] = search(work_dir / "own", None, launcher="pytorch", **PER_PROCESS)
     result["own"]["messages"] = messages
+    result["shared"] = search(work_dir / "shared", None, launcher="pytorch", **PER_PROCESS | SHARED)
     result["averaged"] = averaged_gradients(rank)
     noisy = dict(launcher="pytorch", noise=0.1, dropout=0.5, **PER_PROCESS)
     result["whole"] = search(work_dir / "whole", checkpoint_interval=7, **noisy)["state"]
@@ -124,6 +125,14 @@ def test_ranks_stay_equal(results):
     assert one["images"] != other["images"]
     for key, tensor in one["state"].items():
         assert torch.equal(tensor, other["state"][key]), key
+
+
+def test_ranks_stay_equal_with_shared_weights(results):
+    one, other = (result["shared"] for result in results)
+    assert one["paths"] == other["paths"] and one["images"] != other["images"]
+    for key, tensor in one["state"].items():
+        own = key.endswith(("running_mean", "running_var"))
+        assert torch.equal(tensor, other["state"][key]) != own, key
 
 
 def test_bn_sends_messages_only_where_it_is_synchronized(results):

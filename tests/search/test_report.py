@@ -15,9 +15,9 @@ from mmengine.registry import MODELS, init_default_scope
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.config import load_config
-from models import FNABackbone, NetConfig, count_madds, count_params
+from models import CostTerm, FNABackbone, NetConfig, count_madds, count_params
 from search.pictures import draw_alpha, draw_architectures
-from search.report import ArchReport, mean_entropy, to_png
+from search.report import ArchReport, mean_entropy, to_png, undecided
 from tests.conftest import REPO, net_config_file
 
 from .tools import CANDIDATES, make_runner, skip_pictures
@@ -56,6 +56,7 @@ def test_alpha_is_written_after_every_epoch(searched):
     assert first != last
     for alpha, values in zip(searched.model.backbone.alphas(), last, strict=True):
         assert torch.equal(alpha.detach(), torch.tensor(values))
+    assert record["undecided"] == undecided(searched.model.backbone)
 
 
 def test_pictures_are_written(searched):
@@ -67,7 +68,11 @@ def test_pictures_are_written(searched):
 
 def test_scalars_are_logged(searched):
     names = "loss task_loss cost cost_share".split()
-    names = [f"arch_{name}" for name in names] + ["alpha_entropy", "alpha_changed"]
+    names = [f"arch_{name}" for name in names] + [
+        "alpha_entropy",
+        "alpha_undecided",
+        "alpha_changed",
+    ]
     log = (folder(searched) / searched.timestamp / f"{searched.timestamp}.log").read_text()
     events = EventAccumulator(str(folder(searched) / searched.timestamp / "vis_data"))
     events.Reload()
@@ -97,10 +102,15 @@ def test_the_mean_entropy(searched):
         for alpha in backbone.alphas():
             alpha.zero_()
     assert mean_entropy(backbone) == pytest.approx((math.log(2) + math.log(3)) / 2)
+    assert undecided(backbone) == pytest.approx(1)
+    with torch.no_grad():
+        for alpha in backbone.alphas()[::2]:  # the layers of two candidates
+            alpha[0] = 1000
+    assert undecided(backbone) == pytest.approx(math.log(3) / math.log(6))
     with torch.no_grad():
         for alpha in backbone.alphas():
             alpha[0] = 1000
-    assert mean_entropy(backbone) == 0
+    assert mean_entropy(backbone) == undecided(backbone) == 0
 
 
 def test_changes_are_counted_from_line_to_line(tmp_path):
@@ -145,7 +155,8 @@ def test_sizes_are_the_published_ones():
     cfg = Config.fromfile(REPO / "configs/fna_det/retinanet_arch_adapt_coco.py")
     cfg.model.backbone.init_cfg = None
     model = MODELS.build(cfg.model)
-    report = ArchReport(model, (800, 1088), net_config_file("mobilenetv2"), 8, {})
+    term = CostTerm.from_cfg(cfg.train_cfg.cost)
+    report = ArchReport(model, term, [], net_config_file("mobilenetv2"), 8, {})
     text = report.compare(NetConfig.parse(net_config_file("retinanet")))
     derived, seed = text.split("; the seed's: ")
     assert "whole model 11.732M params 133.030B MAdds, at 800x1088" in derived

@@ -9,7 +9,7 @@ from engine.compat.safe_load import install_safe_loading
 from models import InputError
 from search.loop import ArchAdaptLoop
 
-from .tools import equal, make_runner, skip_pictures, snapshot, steps_of, stop_workers
+from .tools import SHARED, equal, make_runner, skip_pictures, snapshot, steps_of, stop_workers
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +38,24 @@ def safe_loading(monkeypatch):
 
 # Epochs end at 4, 8, 12; α learns from 5 on. With 3 : 2, steps 6, 8 … come without α's before.
 @pytest.mark.parametrize(
-    ("after", "num_workers"), [(1, 0), (2, 2), (4, 0), (5, 0), (6, 0), (7, 2), (8, 0), (11, 0)]
+    ("after", "num_workers", "kind"),
+    [
+        (1, 0, {}),
+        (2, 2, {}),
+        (4, 0, {}),
+        (5, 0, {}),
+        (6, 0, {}),
+        (7, 2, {}),
+        (8, 0, {}),
+        (11, 0, {}),
+    ]
+    + [(4, 0, SHARED), (7, 0, SHARED), (10, 0, SHARED)],
 )
-def test_a_resumed_run_ends_as_if_never_interrupted(after, num_workers, tmp_path, safe_loading):
-    settings = dict(
-        num_workers=num_workers, noise=0.1, dropout=0.5, loop=dict(arch_steps=3, weight_steps=2)
-    )
+def test_a_resumed_run_ends_as_if_never_interrupted(
+    after, num_workers, kind, tmp_path, safe_loading
+):
+    settings = dict(num_workers=num_workers, noise=0.1, dropout=0.5, **kind)
+    settings["loop"] = dict(arch_steps=3, weight_steps=2, **kind.get("loop", {}))
     settings |= dict(seed=None, checkpoint_interval=1)  # the seed, too, comes from the checkpoint
     interrupted = make_runner(tmp_path / "resumed", **settings)
     interrupted.register_hook(Interrupt(after))
@@ -56,7 +68,10 @@ def test_a_resumed_run_ends_as_if_never_interrupted(after, num_workers, tmp_path
     whole = make_runner(tmp_path / "whole", **settings | dict(seed=interrupted.seed))
     whole.train()
     assert equal(snapshot(resumed), snapshot(whole))
-    assert resumed.train_loop.report.history == whole.train_loop.report.history
+    for name in ("history", "temperatures", "costs"):
+        ours, expected = (getattr(run.train_loop.report, name) for run in (resumed, whole))
+        assert ours == expected and len(ours) > 0
+    assert resumed.train_loop.cost.weight == whole.train_loop.cost.weight
     for runner in (interrupted, resumed, whole):
         stop_workers(runner.train_loop)
     for name in ("net_config.txt", "alpha.json"):

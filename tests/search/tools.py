@@ -27,6 +27,12 @@ SUPERNET = dict(
     output_stride=4,
 )
 LAYERS = 4
+# the same search with shared weights, to a target, colder and colder
+SHARED = dict(
+    supernet=dict(ops=["k3_e2", "k5_e3", "skip"], share_weights=True),
+    cost=dict(target=0.7),
+    loop=dict(temperature=dict(start=2.0, end=0.5)),
+)
 
 
 @DATASETS.register_module()
@@ -197,5 +203,5 @@ def skip_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing and counting take longer than searching here; test_report does both."""
     monkeypatch.setattr(report.ArchReport, "compare", lambda *args: "")
     monkeypatch.setattr(report, "to_png", lambda figure: b"")
-    for name in ("draw_architectures", "draw_alpha"):
+    for name in ("draw_architectures", "draw_alpha", "draw_cost"):
         monkeypatch.setattr(report, name, lambda *args: None)

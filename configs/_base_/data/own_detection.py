@@ -1,8 +1,7 @@
 # A template for your own boxes: copy it, then fill in what is marked by <-. The configs of training
 # and search name the copy in _base_ and take everything from here (docs/new_dataset_detection.md).
 dataset = dict(
-    # <- the names in "categories", in the order of the annotation files; one class needs its comma:
-    # ("cat",)
+    # <- the names in "categories" of the annotation files; one class needs its comma: ("cat",)
     metainfo=dict(classes=("cat", "dog")),
     # <- the folder of the data; the paths below are relative to it, and --data-root replaces it
     data_root="data/own/",

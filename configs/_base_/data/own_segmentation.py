@@ -12,19 +12,22 @@ dataset = dict(
         # <- the colour of each class in pictures, red-green-blue; may be left out
         palette=[[0, 0, 0], [128, 64, 128]],
     ),
-    # <- how the files' names end; what comes before is the same for an image and its label
+    # <- the folders of images and labels, and how the files' names end; what comes before is the
+    # same for an image and its label
+    data_prefix=dict(img_path="images/", seg_map_path="labels/"),
     img_suffix=".jpg",
     seg_map_suffix=".png",
     # <- True where 0 is "none" and classes count from 1
     reduce_zero_label=False,
 )
-# <- folders of images and labels; add ann_file="train.txt" to take only the images of a list (one
-# name per line, without its ending)
+# <- lists of images: one per line, without ending, relative to the folder of images. Without lists,
+# with a folder for each split, write
+# train=dict(data_prefix=dict(img_path="images/train", seg_map_path="labels/train"))
 splits = dict(
-    train=dict(data_prefix=dict(img_path="images/train", seg_map_path="labels/train")),
-    val=dict(data_prefix=dict(img_path="images/val", seg_map_path="labels/val")),
+    train=dict(ann_file="train.txt"),
+    val=dict(ann_file="val.txt"),
     # without a test split, write the line of val
-    test=dict(data_prefix=dict(img_path="images/test", seg_map_path="labels/test")),
+    test=dict(ann_file="test.txt"),
 )
 
 # <- (width, height) of the images, of most if they differ: training takes crops of any size. A

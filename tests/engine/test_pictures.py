@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -8,7 +9,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
-from fna_seg import SegmentationPictures
+from engine.pictures import DrawPredictions, picture_name
 
 ALPHA = 0.6
 PALETTE = np.array([[250, 0, 0], [0, 250, 0], [0, 0, 250]])  # red-green-blue
@@ -32,7 +33,7 @@ def sample(tmp_path):
 def draw(sample, folder, draw=True):
     visualizer = SegLocalVisualizer(alpha=ALPHA)
     visualizer.dataset_meta = dict(classes=("road", "car", "sky"), palette=PALETTE.tolist())
-    hook = SegmentationPictures(draw=draw, test_out_dir=str(folder))
+    hook = DrawPredictions(draw=draw, test_out_dir=str(folder))
     hook.after_test_iter(SimpleNamespace(visualizer=visualizer), 0, {}, [sample])
 
 
@@ -54,3 +55,37 @@ def test_labels_on_the_left_prediction_on_the_right(sample, tmp_path):
 def test_only_when_asked(sample, tmp_path):
     draw(sample, tmp_path / "out", draw=False)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "image, folders, name",
+    [
+        ("data/val/cam0/0.jpg", ["data/val"], "cam0/0.jpg"),
+        ("data/val/cam1/0.jpg", ["data/val/"], "cam1/0.jpg"),
+        ("b/val/0.jpg", ["a/val", "b/val"], "0.jpg"),
+        ("/elsewhere/0.jpg", ["data/val"], "0.jpg"),
+        ("data/val/../0.jpg", ["data/val"], "0.jpg"),
+        ("val/0.xyz", ["val"], "0.xyz.png"),
+    ],
+)
+def test_names_keep_subfolders(image, folders, name):
+    assert picture_name(Path(image), list(map(Path, folders))) == Path(name)
+
+
+@pytest.mark.parametrize("key", ["img", "img_path"])
+def test_equal_names_in_two_folders_are_two_pictures(key, sample, tmp_path):
+    drawn = []
+    visualizer = SimpleNamespace(add_datasample=lambda *_, out_file: drawn.append(out_file))
+    source = SimpleNamespace(summary=None, data_prefix={key: str(tmp_path / "val")})
+    loader = SimpleNamespace(dataset=SimpleNamespace(dataset=source))
+    runner = SimpleNamespace(visualizer=visualizer, test_dataloader=loader)
+    hook = DrawPredictions(draw=True, test_out_dir="out")
+    hook.before_test(runner)
+    image = Path(sample.img_path).read_bytes()
+    for camera in ("cam0", "cam1"):
+        path = tmp_path / "val" / camera / "0.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(image)
+        sample.set_metainfo(dict(img_path=str(path)))
+        hook.after_test_iter(runner, 0, {}, [sample])
+    assert drawn == ["out/cam0/0.png", "out/cam1/0.png"]

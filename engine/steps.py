@@ -1,0 +1,179 @@
+"""Work in steps that survives interruptions: each step in its own process, done or resumed.
+
+A step runs one of the project's entry points with the arguments that a user would type, in a
+process forked from this one: importing the libraries takes seconds, so this process does it for all
+of them. For the forks' sake it computes nothing itself, and asks CUDA for nothing
+(scripts/quickstart.sh sees to that).
+"""
+
+import ctypes
+import multiprocessing
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TextIO
+
+from mmengine.hooks import Hook
+
+from models import InputError
+from models.files import write_whole
+
+from .progress import StatusLine, clock
+from .run import run
+from .work_dir import hold, make_work_dir
+
+_PR_SET_PDEATHSIG = 1
+_GRACE_SECONDS = 5
+_LONGEST_LINE = 10_000  # bytes
+
+
+@dataclass(frozen=True)
+class Command:
+    """An entry point with its arguments, and what a user types for it."""
+
+    module: str
+    arguments: Sequence[str]
+    typed: Sequence[str]
+
+    @classmethod
+    def script(cls, name: str, module: str, files: Sequence[str], options: Sequence[str]):
+        """A script on one GPU or, where there is none, on the CPU."""
+        return cls(module, [*files, *options], ["sh", f"scripts/{name}.sh", *files, "1", *options])
+
+
+class Steps:
+    """Steps, and their results in a folder.
+
+    A step is done when its products are there and, written after them, ``NAME/done``.
+
+    Args:
+        folder: Of the results. Step ``NAME`` has a log, ``NAME.log``, and may have a folder.
+        total: How many steps there will be.
+        screen: Where their progress is shown.
+    """
+
+    def __init__(self, folder: Path, total: int, screen: TextIO):
+        self.folder, self.total, self.screen = folder, total, screen
+        self.number = 0
+
+    def claim(self, stamp: str) -> None:
+        """Hold the folder, and empty it if what is in it was made under another stamp.
+
+        Raises:
+            InputError: Another run is using it, or it holds what no such steps have left.
+        """
+        make_work_dir(self.folder)
+        hold(self.folder)
+        path, content = self.folder / "stamp", f"steps {stamp}\n".encode()
+        there = [entry for entry in self.folder.iterdir() if not entry.name.startswith(".")]
+        found = path.read_bytes() if path.is_file() else b""
+        if there and not found.startswith(b"steps "):
+            raise InputError(
+                f"work dir {self.folder}: holds other things; remove it, or choose another"
+            )
+        if found == content:
+            return
+        if there:
+            self.say(f"Configs or options have changed since {self.folder} was made: starting anew")
+            for entry in sorted(there, key=path.__eq__):  # the stamp last: it says whose they are
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        write_whole(path, content)
+
+    def say(self, text: str) -> None:
+        print(text, file=self.screen, flush=True)
+
+    def do(
+        self,
+        name: str,
+        title: str,
+        work: Callable[[StatusLine], object],
+        products: Sequence[Path] = (),
+        about: Callable[[], str] = str,
+    ) -> None:
+        """Do the next step, unless it is done; one without products knows that itself.
+
+        Args:
+            name: Of the step.
+            title: For its line.
+            work: Does it.
+            products: The files that it leaves.
+            about: What they say, for the line.
+
+        Raises:
+            InputError: A product is missing afterwards, or what ``work`` raises.
+        """
+        self.number += 1
+        line = StatusLine(self.screen, f"{self.number}/{self.total}  {title}")
+        marker = self.folder / name / "done"
+        if products and all(path.is_file() for path in (marker, *products)):
+            line.end(f"already there: {about()}")
+            return
+        began = time.monotonic()
+        line.begin()
+        try:
+            work(line)
+            for path in products:
+                if not path.is_file():
+                    raise InputError(f"{title}: {path} is missing after it")
+            if products:
+                write_whole(marker, b"done\n")  # not empty: a full disk has room for that
+        except BaseException:
+            line.end("stopped")
+            raise
+        line.end(f"done in {clock(time.monotonic() - began)}  {about()}".rstrip())
+
+    def call(self, name: str, command: Command, *hooks: Hook) -> None:
+        """Run an entry point for a step, whose log gets the command and all output.
+
+        Args:
+            name: Of the step.
+            command: What to run.
+            hooks: For its ``main``.
+
+        Raises:
+            InputError: It failed.
+        """
+        path = self.folder / f"{name}.log"
+        with open(path, "a+b") as log:
+            start = log.seek(0, os.SEEK_END)
+            process = multiprocessing.get_context("fork").Process(
+                target=_run_command, args=(command, log.fileno(), hooks, os.getpid())
+            )
+            process.start()
+            try:
+                process.join()
+            finally:  # it may be an interruption
+                process.terminate()
+                process.join(_GRACE_SECONDS)
+                process.kill()
+                process.join()
+            log.seek(max(start, log.seek(0, os.SEEK_END) - _LONGEST_LINE))
+            *_, last = [b"", *log.read().splitlines()]
+        if process.exitcode:
+            why = f"ended with status {process.exitcode}"
+            if process.exitcode < 0:
+                why = f"was killed by signal {-process.exitcode}"
+            if last.startswith(b"error: "):
+                why = last.removeprefix(b"error: ").decode(errors="replace")
+            raise InputError(f"{name}: {why}; all of it is in {path}; the same command continues")
+
+
+def _run_command(command: Command, log: int, hooks: Sequence[Hook], parent: int) -> None:
+    """What a step's process does; it ends when its parent does, however that is."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended already
+        os._exit(1)
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(log, descriptor)
+        setattr(sys, name, open(descriptor, "w", buffering=1, closefd=False))
+    print(f"$ {shlex.join(command.typed)}")
+    sys.argv = [command.module, *command.arguments]
+    main = import_module(command.module).main
+    run(lambda: sys.exit(main(hooks) if hooks else main()))

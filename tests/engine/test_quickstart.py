@@ -1,0 +1,129 @@
+"""The quickstart, and a whole run of it."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from engine import quickstart
+from engine.quickstart import TASKS, Quickstart
+from models import InputError
+from tests.conftest import REPO
+
+from .test_train import run_script
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """Makes a quickstart in a folder of the test's; what it says is in the file ``screen``."""
+    monkeypatch.chdir(REPO)
+    with open(tmp_path / "screen", "w") as screen:
+        yield lambda *settings, data_root=None: Quickstart(
+            TASKS["det"], tmp_path / "results", data_root, settings, screen
+        )
+
+
+def test_results_of_other_settings_go(start, tmp_path):
+    start().claim()
+    old = tmp_path / "results" / "fna" / "metrics.json"
+    old.parent.mkdir()
+    old.write_text("{}")
+    start().claim()
+    assert old.is_file() and (tmp_path / "screen").read_text() == ""
+    start("randomness.seed=1").claim()
+    assert not old.parent.exists() and "starting anew" in (tmp_path / "screen").read_text()
+    start("randomness.seed=1").claim()
+    start("randomness.seed=1", data_root="elsewhere").claim()
+    assert (tmp_path / "screen").read_text().count("\n") == 2
+
+
+def test_settings_of_a_step_come_last(start):
+    run = start("randomness.seed=1", "model.backbone.init_cfg.seed=x", data_root="d")
+    assert run._options("model.backbone.init_cfg=None") == [
+        "--data-root", "d", "--cfg-options",
+        "randomness.seed=1", "model.backbone.init_cfg.seed=x", "model.backbone.init_cfg=None",
+    ]  # fmt: skip
+    assert start()._options() == []
+
+
+@pytest.mark.parametrize(
+    "arguments, mistake",
+    [
+        (["retinanet"], "retinanet"),
+        (["det", "--seed", "-1"], "--seed -1: expected 0 or more"),
+        (["all", "--work-dir", "x"], "cannot share a folder"),
+    ],
+)
+def test_mistakes(arguments, mistake, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["quickstart", *arguments])
+    with pytest.raises(InputError, match=mistake):
+        quickstart.main()
+
+
+def test_another_random_seed_has_its_own_folder():
+    assert [str(quickstart.default_work_dir(*each)) for each in (("det", 0), ("seg", 2))] == [
+        "work_dirs/quickstart",
+        "work_dirs/quickstart_seg_seed2",
+    ]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_continues(toy_city, seed_file, tmp_path):
+    results = tmp_path / "results"
+    arguments = ["--data-root", str(toy_city), "--work-dir", str(results), "--cfg-options"]
+    search = Config.fromfile(REPO / "configs/fna_det/retinanet_arch_adapt_toy.py")
+    arguments += [f"model.backbone.init_cfg.seed={seed_file}"]
+    arguments += [f"train_cfg.max_epochs={search.train_cfg.arch_start_epoch + 1}"]
+
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 120))
+    command = [sys.executable, "-m", "engine.quickstart", "det", *arguments]
+    process = subprocess.Popen(command, cwd=REPO, stdout=slave, stderr=slave)
+    os.close(slave)
+    terminal = ""
+    while "4/7" not in terminal or "training" not in terminal.rpartition("4/7")[2]:
+        terminal += os.read(master, 10_000).decode()
+    (step,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    os.close(master)
+    assert re.search(
+        r"3/7  search \(architecture adaptation\)  done in \d:\d\d  alpha at", terminal
+    )
+    assert re.search(r"training \d/\d+  eta 0:\d\d  loss \d.\d\d  alpha \d+% of uniform", terminal)
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{step}").exists() and "Z" not in Path(f"/proc/{step}/stat").read_text():
+        assert time.monotonic() < deadline, "the step outlives its parent"
+
+    done = run_script("quickstart", "det", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[5].startswith("3/7  search (architecture adaptation)  already there: alpha at")
+    names = ["MobileNetV2, remapped", "FNA, remapped", "found, remapped", "FNA, random weights"]
+    for number, name in enumerate(names, 4):
+        begun, ended = (line for line in lines if line.startswith(f"{number}/7"))
+        assert begun == f"{number}/7  {name}: parameter adaptation  ..."
+        assert re.fullmatch(rf"{re.escape(begun[:-3])}done in \d:\d\d  AP \S+, AP50 \S+", ended)
+    table = done.stdout.partition("\nnetwork ")[2].splitlines()[1:5]
+    assert [
+        line.split("  ")[0].partition(" ")[0] for line in table
+    ] == "MobileNetV2 FNA found FNA".split()
+    assert "search undecided" in table[2]  # after so few steps
+    assert "the published one's" in done.stdout
+    for picture in ("predictions.png", "architecture.png"):
+        assert f"{results}/{picture}" in done.stdout
+        assert Image.open(results / picture).width > 800
+    for log, script in (("search", "arch_adapt"), ("fna_random", "param_adapt")):
+        typed, *_ = (results / f"{log}.log").read_text().splitlines()
+        assert typed.startswith(
+            f"$ sh scripts/{script}.sh configs/fna_det/retinanet_{script}_toy.py 1 "
+        )
