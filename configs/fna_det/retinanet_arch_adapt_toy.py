@@ -29,7 +29,7 @@ train_cfg = dict(
     max_epochs=5,
     arch_start_epoch=2,
     arch_pipeline=arch_pipeline,
-    cost=dict(weight=0.3, input_size=input_size),
+    cost=dict(weight=0.03, input_size=input_size),
 )
 # alpha must have decided after 90 steps
 optim_wrapper = dict(weights=dict(optimizer=_base_.adamw), arch=dict(optimizer=dict(lr=0.1)))
