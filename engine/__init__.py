@@ -9,7 +9,8 @@ from .compat.cpu import CPUAmpOptimWrapper, CPUDistributedDataParallel
 from .compat.mmcv_ops import install
 from .compat.safe_load import PlainHistory, install_safe_loading
 from .data import CheckBatches, ReportData
-from .hooks import ChannelsLast, CheckModel, ConvertReleased, MatchCheckpoint
+from .hooks import ChannelsLast, CheckModel, ConvertReleased, KeepNetConfig, MatchCheckpoint
+from .model import init_model
 from .pictures import DrawPredictions
 from .resume import SeededBatchSampler, SeededDataset, SeededIterLoop
 
@@ -24,6 +25,7 @@ __all__ = [
     "CheckModel",
     "ConvertReleased",
     "DrawPredictions",
+    "KeepNetConfig",
     "MatchCheckpoint",
     "PlainHistory",
     "ReportData",
@@ -31,4 +33,5 @@ __all__ = [
     "SeededDataset",
     "SeededIterLoop",
     "UpdateBNStatistics",
+    "init_model",
 ]

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from models import InputError
 from models.errors import printable, shown
 
+from .preface import BriefRunner
 from .settings import did_you_mean
 
 # not of the settings: the device's, or another process's
@@ -38,7 +39,7 @@ _BUILDERS = {
 }
 
 
-class CheckedRunner(Runner):
+class CheckedRunner(BriefRunner):
     """Reports what cannot be built of its config in one line.
 
     Raises:

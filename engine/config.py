@@ -28,23 +28,12 @@ class OneLineParser(argparse.ArgumentParser):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that training and testing share; names and meanings are mmdet's."""
-    parser.add_argument("config", help="config file")
+    add_model_arguments(parser)
     parser.add_argument(
         "--work-dir", type=given, help="folder of the results (default work_dirs/CONFIG_NAME)"
     )
     parser.add_argument(
-        "--net-config",
-        type=given,
-        help="architecture of the backbone: a net_config file or its text",
-    )
-    parser.add_argument(
         "--data-root", type=given, help="folder of the data set, in place of the config's"
-    )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=_Options,
-        help="settings to override, key.inner=value; lists as key='[a,b]' or key=a,b",
     )
     parser.add_argument(
         "--launcher",
@@ -56,11 +45,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which model."""
+    parser.add_argument("config", help="config file")
+    parser.add_argument(
+        "--net-config",
+        type=given,
+        help="architecture of the backbone: a net_config file or its text",
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=_Options,
+        help="settings to override, key.inner=value; lists as key='[a,b]' or key=a,b",
+    )
+
+
 def given(value: str) -> str:
     """An argument that is not empty, as that of a shell's variable which is not set would be."""
     if not value.strip():
         raise argparse.ArgumentTypeError("is empty")
     return value
+
+
+def asked_net_config(args: argparse.Namespace) -> str | None:
+    """How the command line names an architecture, None where it leaves it to the config."""
+    if args.net_config:
+        return "--net-config"
+    option = "model.backbone.net_config"
+    return option if option in (args.cfg_options or {}) else None
 
 
 class _Options(DictAction):
@@ -90,11 +103,24 @@ def load_config(args: argparse.Namespace) -> Config:
         InputError: There is no such config, it cannot be read, or an argument does not fit it.
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    work_dir = args.work_dir and os.path.abspath(os.path.expanduser(args.work_dir))
+    data_root = args.data_root and user_path(args.data_root)
+    cfg = load_model_config(args)
+    check_launcher(args.launcher)
+    cfg.launcher = args.launcher
+    cfg.work_dir = work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
+    if data_root:
+        set_data_root(cfg, data_root)
+    _allow_no_workers(cfg)
+    _set_device(cfg)
+    return cfg
+
+
+def load_model_config(args: argparse.Namespace) -> Config:
+    """As :func:`load_config`, with the arguments of :func:`add_model_arguments` alone."""
     path = user_path(args.config)
     if not os.path.isfile(path):
         raise InputError(f"config {args.config}: no such file")
-    work_dir = args.work_dir and os.path.abspath(os.path.expanduser(args.work_dir))
-    data_root = args.data_root and user_path(args.data_root)
     net_config = args.net_config
     if net_config and not is_text(net_config):
         net_config = Path(user_path(net_config))
@@ -102,9 +128,7 @@ def load_config(args: argparse.Namespace) -> Config:
     os.chdir(REPO)
     options = args.cfg_options or {}
     try:
-        with mmcv_ops.quiet_imports():
-            cfg = Config.fromfile(path)
-            import_scope(cfg.get("default_scope", "mmengine"))
+        cfg = read_config(path)
     except Exception as error:  # configs are Python, and can raise anything
         raise InputError(f"config {args.config}: {_one_line(error)}") from None
     check_options(options, cfg)
@@ -116,14 +140,15 @@ def load_config(args: argparse.Namespace) -> Config:
         check_settings(cfg)
     except InputError as error:
         raise InputError(f"config {args.config}: {error}") from None
-    check_launcher(args.launcher)
-    cfg.launcher = args.launcher
-    cfg.work_dir = work_dir or cfg.get("work_dir") or f"work_dirs/{Path(path).stem}"
-    if data_root:
-        set_data_root(cfg, data_root)
     _set_net_config(cfg, net_config)
-    _allow_no_workers(cfg)
-    _set_device(cfg)
+    return cfg
+
+
+def read_config(path: str | Path) -> Config:
+    """A config, whose scope's modules and own imports are imported."""
+    with mmcv_ops.quiet_imports():
+        cfg = Config.fromfile(path)
+        import_scope(cfg.get("default_scope", "mmengine"))
     return cfg
 
 

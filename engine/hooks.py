@@ -1,7 +1,6 @@
 """Hooks of both tasks."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import torch
 from mmengine.hooks import Hook
@@ -10,8 +9,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from models import InputError
-from models.errors import printable
 
+from .architecture import check_weights, own_net_config
 from .model import unwrapped
 from .released import convert
 
@@ -32,57 +31,33 @@ class ConvertReleased(Hook):
 
 
 @HOOKS.register_module()
+class KeepNetConfig(Hook):
+    """Writes the backbone's architecture into each checkpoint, as ``meta["net_config"]``."""
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        net_config = own_net_config(unwrapped(runner.model))
+        if net_config is not None:  # a super network has none
+            checkpoint["meta"]["net_config"] = str(net_config)
+
+
+@HOOKS.register_module()
 class MatchCheckpoint(Hook):
     """Refuses a checkpoint of another architecture; mmengine would load what happens to fit.
 
     Raises:
-        InputError: When a checkpoint is loaded that lacks a tensor of the model, has one more, or
-            one of another shape; when a run is resumed from one without the state of a run.
+        InputError: When a checkpoint is loaded that :func:`check_weights` refuses; when a run is
+            resumed from one without the state of a run.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         where = f"checkpoint {loaded_path(runner)}"
-        model = unwrapped(runner.model)
-        expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-        state_dict = checkpoint.get("state_dict")
-        if not isinstance(state_dict, dict):
-            raise InputError(f"{where}: holds no state_dict")
-        found = {
-            key.removeprefix("module."): tuple(getattr(tensor, "shape", ()))
-            for key, tensor in state_dict.items()
-        }
-        differing = [
-            key
-            for key in expected | found
-            # BN's counter is younger than some checkpoints, and nothing here reads it
-            if expected.get(key) != found.get(key) and not key.endswith("num_batches_tracked")
-        ]
-        if differing:
-            raise InputError(f"{where}: is {_what_differs(differing, expected, found, runner.cfg)}")
+        check_weights(unwrapped(runner.model), checkpoint, where, runner.cfg)
         missing = {"meta", "message_hub", "optimizer"} - set(checkpoint)
         if runner.cfg.get("resume") and missing:
             raise InputError(
                 f"{where}: has no {', '.join(sorted(missing))}, so no run can resume from it; to "
                 "start from its weights, use --cfg-options load_from=CHECKPOINT"
             )
-
-
-def _what_differs(keys: list[str], expected: Mapping, found: Mapping, cfg: Mapping) -> str:
-    """Which tensors differ, and which of the two, architecture or config, is the wrong one.
-
-    Only the backbone follows from net_config: what else differs, another config built.
-    """
-    others = [key for key in keys if not key.startswith("backbone.")]
-    if others:
-        config = Path(getattr(cfg, "filename", None) or "this config").name
-        what, question = "another model's", f"is {config} the one it was trained with?"
-    else:
-        what, question = "of another architecture", "is --net-config the one it was trained with?"
-    first = (others or keys)[0]
-    return (
-        f"{what}; {len(keys)} tensors differ, first {printable(first)}: expected "
-        f"{expected.get(first, 'none')}, found {found.get(first, 'none')} ({question})"
-    )
 
 
 @HOOKS.register_module()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from models import InputError, rename_to_released
 
 _SCORES = 81  # of SSDLite's anchors: COCO's 80 classes and the background
+_OWN = re.compile(r"backbone\.blocks\.\d+\.layers\.\d+\.(ops\.\w+\.)?depthwise\.")  # a name here
 _COUNTER = "num_batches_tracked"  # of BN; nothing here reads it
 
 
@@ -166,12 +167,12 @@ def convert(checkpoint: Mapping, model: nn.Module, where: str) -> tuple[dict, st
     Raises:
         InputError: A tensor is missing, of another shape, or too many; the message names its key.
     """
-    if "message_hub" in checkpoint:  # mmengine's own, of a run here
-        return None
     tensors = checkpoint.get("state_dict", checkpoint.get("model"))
     if not isinstance(tensors, Mapping) or not all(isinstance(key, str) for key in tensors):
         return None
     tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
+    if any(_OWN.match(key) for key in tensors):
+        return None
     known = (f for f in _FORMATS if any(key.startswith(f.sign) for key in tensors))
     if (kind := next(known, None)) is None:
         return None

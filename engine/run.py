@@ -22,7 +22,7 @@ from models.errors import printable
 from .building import CheckedRunner
 from .compat.safe_load import PlainHistory
 from .data import CheckBatches, ReportData
-from .hooks import ConvertReleased
+from .hooks import ConvertReleased, KeepNetConfig
 
 _SECONDS_FOR_LAUNCHER = 20
 _NOISE = (
@@ -35,15 +35,19 @@ _NOISE = (
 def build_runner(cfg: Config) -> Runner:
     """mmengine's Runner of a config, without warnings that a user can do nothing about.
 
-    It loads released checkpoints too, and writes checkpoints that hold no Python object.
+    It loads released checkpoints too. Those that it writes carry the architecture, and no Python
+    object.
     """
     # mmengine says it by the old name, in every process
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     # mmseg's advice on sizes of images, which are what the data set gives
     warnings.filterwarnings("ignore", "When align_corners=True", UserWarning)
+    # configs ask for it on GPUs; on CPU it means nothing
+    warnings.filterwarnings("ignore", "'pin_memory' argument is set as true", UserWarning)
     accept_no_compiler()
     runner = CheckedRunner.from_cfg(cfg)
     runner.register_hook(ConvertReleased())
+    runner.register_hook(KeepNetConfig())
     runner.register_hook(PlainHistory())
     runner.register_hook(ReportData())
     runner.register_hook(CheckBatches())

@@ -13,7 +13,9 @@ from torch import nn
 from models import InputError, count_madds, count_params
 from models.files import write_whole
 
-from .config import OneLineParser, add_arguments, given, load_config, user_path
+from .architecture import take_net_config
+from .compat.safe_load import load_checkpoint_file
+from .config import OneLineParser, add_arguments, asked_net_config, given, load_config, user_path
 from .hooks import MatchCheckpoint
 from .model import unwrapped
 from .predictions import DumpPredictions
@@ -45,7 +47,10 @@ def main(hooks: Sequence[Hook] = ()) -> None:
     show_dir, out = (path and str(Path(path).absolute()) for path in (args.show_dir, args.out))
     cfg = load_config(args)
     cfg.load_from = checkpoint
+    where = f"checkpoint {checkpoint}"
+    another = take_net_config(cfg, load_checkpoint_file(checkpoint), where, asked_net_config(args))
     make_work_dir(cfg.work_dir)
+    without_tensorboard(cfg)
     if show_dir:
         make_work_dir(show_dir)
         draw_predictions(cfg, show_dir)
@@ -55,6 +60,8 @@ def main(hooks: Sequence[Hook] = ()) -> None:
         runner.register_hook(hook)
     if out:
         runner.test_evaluator.metrics.append(DumpPredictions(out_file_path=out))
+    if another:
+        runner.logger.info("The architecture is the checkpoint's, which is not the config's")
     metrics = count_cost(runner.model, cfg) | runner.test()
     headline = cfg.get("headline", {})
     # COCO's metric has no figures where nothing was detected
@@ -63,6 +70,16 @@ def main(hooks: Sequence[Hook] = ()) -> None:
         path = Path(cfg.work_dir) / "metrics.json"
         write_whole(path, (json.dumps(metrics, indent=2) + "\n").encode())
         runner.logger.info(f"Done. Metrics are in {path}")
+
+
+def without_tensorboard(cfg: Config) -> None:
+    """Keep TensorBoard from listing a test, which has no curve, beside the training."""
+    visualizer = cfg.get("visualizer") or {}
+    visualizer["vis_backends"] = [
+        backend
+        for backend in visualizer.get("vis_backends") or []
+        if backend["type"] != "TensorboardVisBackend"
+    ]
 
 
 def draw_predictions(cfg: Config, folder: str) -> None:

@@ -15,6 +15,7 @@ from .config import (
     user_path,
 )
 from .hooks import MatchCheckpoint
+from .preface import Preface
 from .run import build_runner, run
 from .work_dir import make_work_dir
 
@@ -53,6 +54,7 @@ def main(hooks: Sequence[Hook] = ()) -> None:
     runner = build_runner(cfg)
     if cfg.resume:
         runner.register_hook(MatchCheckpoint())
+    runner.register_hook(Preface())
     for hook in hooks:
         runner.register_hook(hook)
     runner.train()

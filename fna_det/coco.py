@@ -8,6 +8,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, METRICS
+from mmengine.logging import MMLogger
 
 from datasets.classes import check_classes, listed
 from datasets.images import wrong_size
@@ -156,7 +157,10 @@ class CheckedCocoMetric(CocoMetric):
         self._coco_api = annotations.coco  # mmdet has no other way in but a file
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """AP and the like, 0 where nothing was detected; mmdet would give none then."""
+        """AP and the like, 0 where nothing was detected; mmdet would give none then.
+
+        What COCO gives -1, because there are no objects of that size, is left out and logged.
+        """
         truth, found = results[0]
         if not any(len(predicted["scores"]) for _, predicted in results):
             # COCO's code cannot do without a detection
@@ -167,7 +171,13 @@ class CheckedCocoMetric(CocoMetric):
                 labels=np.zeros(1, int),
             )
             results = [(truth, nothing), *results[1:]]
-        return super().compute_metrics(results)
+        metrics = super().compute_metrics(results)
+        if absent := [name for name, value in metrics.items() if value == -1]:  # COCO's sign
+            MMLogger.get_current_instance().info(
+                f"{', '.join(absent)}: left out, because no object is of that size (s: below 32x32 "
+                "pixels, m: up to 96x96, l: larger)"
+            )
+        return {name: value for name, value in metrics.items() if name not in absent}
 
 
 def _same_file(one: str, other: str) -> bool:

@@ -3,7 +3,8 @@
 from engine.compat.mmcv_ops import quiet_imports
 
 with quiet_imports():
-    import mmseg.apis  # noqa: F401
+    import mmseg.apis
+    import mmseg.datasets  # noqa: F401
 from mmseg.registry import TRANSFORMS  # noqa: E402
 
 from datasets.images import LoadCheckedImage  # noqa: E402

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -217,7 +217,8 @@ class FNABackbone(StagedBackbone):
     Raises:
         InputError: The net_config is malformed, ``out_indices`` names a block that is not there or
             a layer that does not expand, the strides cannot give ``output_stride``, or ``norm_cfg``
-            is not BN's.
+            is not BN's. Also when a state dict is loaded that has weights for the backbone, but
+            not all of them, others, or some of another shape.
     """
 
     def __init__(
@@ -240,3 +241,44 @@ class FNABackbone(StagedBackbone):
             init_cfg,
         )
         self.net_config = net_config
+        self.register_load_state_dict_pre_hook(_refuse_other_architecture)
+
+
+def differing_tensors(
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
+) -> list[tuple[str, tuple[int, ...] | None, tuple[int, ...] | None]]:
+    """The names of the tensors in which two state dicts differ, and their shapes there.
+
+    The shape of a tensor that is not there is None. BN's counter is younger than some checkpoints,
+    and nothing here reads it: it may be missing.
+    """
+    one, other = (
+        {key: tuple(getattr(tensor, "shape", ())) for key, tensor in state_dict.items()}
+        for state_dict in (expected, found)
+    )
+    return [
+        (key, one.get(key), other.get(key))
+        for key in one | other
+        if one.get(key) != other.get(key) and not key.endswith("num_batches_tracked")
+    ]
+
+
+def _refuse_other_architecture(
+    backbone: FNABackbone, state_dict: Mapping[str, Tensor], prefix: str, *_: object
+) -> None:
+    """Raise InputError where weights for a backbone are another's.
+
+    mmengine's loading, and with it mmdet's and mmseg's, would only warn and leave layers random.
+    """
+    found = {
+        key.removeprefix(prefix): tensor
+        for key, tensor in state_dict.items()
+        if key.startswith(prefix)
+    }
+    if found and (differing := differing_tensors(backbone.state_dict(), found)):
+        key, expected, given = differing[0]
+        raise InputError(
+            f"the weights are of another architecture than the backbone; {len(differing)} tensors "
+            f"differ, first {prefix}{key}: expected {expected or 'none'}, found {given or 'none'} "
+            "(engine.init_model builds that of the checkpoint)"
+        )

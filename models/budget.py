@@ -115,7 +115,8 @@ def cost_term(
     prices, fixed = price_list(supernet, cost, input_size), fixed_cost(supernet, cost, input_size)
     target = _absolute(target, cost, lambda: _seed_cost(seed, supernet, cost, input_size))
     least, greatest = (
-        fixed + sum(choose(layer).item() for layer in prices) for choose in (Tensor.min, Tensor.max)
+        fixed + sum(choose(layer).item() for layer in supernet.rows(prices))
+        for choose in (Tensor.min, Tensor.max)
     )
     if not least <= target <= greatest:
         raise InputError(

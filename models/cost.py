@@ -2,13 +2,14 @@
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from mmengine.registry import Registry
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from .backbone import StageBlock, StagedBackbone
 from .errors import InputError
@@ -72,7 +73,7 @@ class MAdds:
         return float(count_madds(op, size, channels))
 
 
-def price_list(supernet: FNASuperNet, cost: Cost, input_size: tuple[int, int]) -> list[Tensor]:
+def price_list(supernet: FNASuperNet, cost: Cost, input_size: tuple[int, int]) -> Tensor:
     """What every candidate costs at the input that its layer sees.
 
     Args:
@@ -80,13 +81,18 @@ def price_list(supernet: FNASuperNet, cost: Cost, input_size: tuple[int, int]) -
         input_size: (height, width) of the images in pixels.
 
     Returns:
-        For each searched layer a price per candidate, in double.
+        Layers × most candidates in double: for each searched layer a price per candidate, in the
+        candidates' order, and 0 where a layer has fewer (``supernet.rows`` leaves these out). It is
+        on the super network's device, or on the CPU where that is the meta device.
     """
-    return [
+    prices = [
         torch.tensor([cost(op, shape) for _, op in layer.describe_candidates()], dtype=torch.double)
         for layer, shape in _layers_with_inputs(supernet, input_size)
         if isinstance(layer, SearchedLayer)
     ]
+    matrix = pad_sequence(prices, batch_first=True)
+    alpha = supernet.alphas()[0]
+    return matrix if alpha.is_meta else matrix.to(alpha.device)
 
 
 def fixed_cost(backbone: StagedBackbone, cost: Cost, input_size: tuple[int, int]) -> float:
@@ -98,13 +104,13 @@ def fixed_cost(backbone: StagedBackbone, cost: Cost, input_size: tuple[int, int]
     )
 
 
-def expected_cost(supernet: FNASuperNet, prices: Sequence[Tensor]) -> Tensor:
-    """Σ_layers Σ_o softmax(α)_o · price(o): a scalar in double, differentiable in α."""
-    terms = [
-        probabilities.double() @ price.to(probabilities.device)
-        for probabilities, price in zip(supernet.probabilities(), prices, strict=True)
-    ]
-    return torch.stack(terms).sum()
+def expected_cost(supernet: FNASuperNet, prices: Tensor) -> Tensor:
+    """Σ_layers Σ_o softmax(α)_o · price(o): a scalar in double, differentiable in α.
+
+    Args:
+        prices: A :func:`price_list`, on the super network's device.
+    """
+    return (supernet.probability_matrix().double() * prices).sum()
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,8 @@ class CostTerm:
         cfg = dict(cfg)
         try:
             numbers = {key: cfg.pop(key) for key in ("weight", "base", "scale", "input_size")}
-            return cls(COSTS.build(cfg), **numbers)
+            # not COSTS.build, which warns in the scope of mmdet or mmseg
+            return cls(COSTS.module_dict[cfg.pop("type")](**cfg), **numbers)
         except KeyError as error:
             raise InputError(f"cost: {error.args[0]} is missing or unknown") from None
         except TypeError as error:

@@ -58,6 +58,13 @@ class NetConfig:
     def __str__(self) -> str:
         return "|\n".join(map(str, self.stages))
 
+    def without_skips(self) -> "NetConfig":
+        """The same network, without the layers that are none."""
+        stages = (
+            replace(stage, ops=tuple(op for op in stage.ops if op != SKIP)) for stage in self.stages
+        )
+        return NetConfig(tuple(stages))
+
     @classmethod
     def parse(cls, source: "NetConfig | str | Path | list") -> "NetConfig":
         """Read an architecture from its text, a file that holds the text, or a list of rows.

@@ -7,9 +7,10 @@ backbone like any other; data, optimizers, schedulers and hooks are what a confi
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 import torch
-from mmengine.dist import all_reduce, broadcast, get_rank
+from mmengine.dist import broadcast, get_rank
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import LOOPS
@@ -94,6 +95,8 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         refuse_empty(self.dataloader, self.arch_dataloader)
         runner.param_schedulers = schedule_weights_only(runner.param_schedulers)
         self.cost = cost_term(cost, self.backbone, seed_net_config)
+        # α on the CPU, and the weight step of which it is: an architecture step comes before that
+        self.alphas_of: tuple[int, list[Tensor]] | None = None
         self.prices = price_list(self.backbone, self.cost.cost, self.cost.input_size)
         self.report = ArchReport(
             self.model,
@@ -186,9 +189,14 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         # all ranks draw the same path: their generators and their α are equal
         generator = torch.Generator().manual_seed(derive_seed(self.runner.seed, _PATH, step))
         uniform = self.epoch < self.turns.arch_start_epoch
-        path = torch.tensor(self.backbone.sample_path(generator, uniform=uniform))
-        broadcast(path)  # unlike GPUs may round softmax(α) differently
-        self.backbone.set_path(path.tolist())
+        if uniform:
+            path = self.backbone.sample_path(generator, uniform=True)
+        else:
+            self.alphas_of = step, self.backbone.alpha_values()
+            path = torch.tensor(self.backbone.sample_path(generator, alphas=self.alphas_of[1]))
+            broadcast(path)  # unlike processors round softmax(α) differently
+            path = path.tolist()
+        self.backbone.set_path(path)
         set_random_seed(derive_seed(self.runner.seed, _WEIGHT_STEP, step, get_rank()))
         wrapper = self.runner.optim_wrapper["weights"]
         loss, log_vars = self._task_loss(batch, wrapper)
@@ -215,9 +223,11 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
             arch_cost=(expected + self.cost.fixed) / self.cost.cost.unit,
             arch_cost_share=term / loss,
         )
-        self.cost.learn(expected.item())
-        for name, value in scalars.items():
-            self.runner.message_hub.update_scalar(f"train/{name}", value.item())
+        # one copy from a GPU for all of them
+        values = torch.stack([v.detach().double() for v in (*scalars.values(), expected)]).tolist()
+        self.cost.learn(values.pop())
+        for name, value in zip(scalars, values, strict=True):
+            self.runner.message_hub.update_scalar(f"train/{name}", value)
 
     def rank_candidates(self) -> None:
         """Evaluate what α proposes on the same held-out batches; the best becomes the result."""
@@ -250,23 +260,22 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
 
     def _update(self, loss: Tensor, wrapper: OptimWrapper, step: str) -> None:
         """Backward, and a step of one optimizer with gradients averaged over all processes."""
-        self._stop_unless_finite(loss.detach(), step)
         wrapper.backward(wrapper.scale_loss(loss))
-        if wrapper.should_update():
-            average_gradients(parameters_of(wrapper))
+        learning = parameters_of(wrapper) if wrapper.should_update() else []
+        # only here does a GPU have to be waited for
+        if not average_gradients(learning, torch.isfinite(loss.detach())):
+            self._stop(step)
+        if learning:
             wrapper.step()
             wrapper.zero_grad()
 
-    def _stop_unless_finite(self, loss: Tensor, step: str) -> None:
-        finite = torch.isfinite(loss).to(torch.uint8)
-        all_reduce(finite, op="min")  # all ranks stop, or none
-        if not finite:
-            resumed = loaded_path(self.runner) if self.runner.cfg.get("resume") else None
-            last = self.runner.message_hub.runtime_info.get("last_ckpt") or resumed
-            raise InputError(
-                f"{step} (epoch {self.epoch + 1}): the loss is not finite; stopped, last good "
-                f"checkpoint: {last or 'none was saved'}"
-            )
+    def _stop(self, step: str) -> NoReturn:
+        resumed = loaded_path(self.runner) if self.runner.cfg.get("resume") else None
+        last = self.runner.message_hub.runtime_info.get("last_ckpt") or resumed
+        raise InputError(
+            f"{step} (epoch {self.epoch + 1}): the loss is not finite; stopped, last good "
+            f"checkpoint: {last or 'none was saved'}"
+        )
 
     @contextmanager
     def _fixed_weights(self) -> Iterator[None]:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 import torch
-from mmengine.dist import all_reduce, all_reduce_params, get_world_size
+from mmengine.dist import all_reduce, get_world_size
 from mmengine.registry import MODEL_WRAPPERS
-from torch import nn
+from torch import Tensor, nn
 
 from engine.compat.cpu import synchronize_bn_on_cpu
 
@@ -34,23 +34,39 @@ class SampledPathParallel(nn.Module):
         return self.module.test_step(data)
 
 
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+def average_gradients(parameters: Iterable[nn.Parameter], finite: Tensor) -> bool:
     """Average gradients over all processes, in one message per type of tensor.
 
     Parameters that no process used keep no gradient, so that momentum and weight decay leave them
-    alone; where only some used one, the others count as zero. One process: nothing happens.
+    alone; where only some used one, the others count as zero. One process averages nothing.
 
     Args:
         parameters: The same ones in the same order in every process.
+        finite: Whether this process' loss is, a boolean scalar.
+
+    Returns:
+        Whether all processes' losses are finite. If not, gradients stay as they are.
     """
     if get_world_size() == 1:
-        return
+        return bool(finite)
     parameters = list(parameters)
-    used = torch.tensor([parameter.grad is not None for parameter in parameters])
-    used = used.to(parameters[0].device, torch.uint8)
-    all_reduce(used, op="max")
-    learning = [p for p, is_used in zip(parameters, used.tolist(), strict=True) if is_used]
+    flags = [parameter.grad is not None for parameter in parameters]
+    # one message tells of the gradients and of the loss
+    flags = torch.tensor([*flags, False], dtype=torch.uint8).to(finite.device)
+    flags[-1] = ~finite
+    all_reduce(flags, op="max")
+    *used, broken = flags.tolist()
+    if broken:
+        return False
+    learning = [p for p, is_used in zip(parameters, used, strict=True) if is_used]
     for parameter in learning:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    all_reduce_params([parameter.grad for parameter in learning], op="mean")
+    for dtype in {parameter.grad.dtype: None for parameter in learning}:
+        alike = [p for p in learning if p.grad.dtype == dtype]
+        message = torch.cat([p.grad.flatten() for p in alike])
+        all_reduce(message, op="mean")
+        # the message's parts are the gradients from here on: nothing is copied back
+        for p, part in zip(alike, message.split([p.numel() for p in alike]), strict=True):
+            p.grad = part.view_as(p)
+    return True

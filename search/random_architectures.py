@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
 
 def draw_within(
     supernet: FNASuperNet,
-    prices: Sequence[Tensor],
+    prices: Tensor,
     budget: float,
     slack: float,
     generator: torch.Generator,
@@ -60,13 +60,14 @@ def draw_within(
     Raises:
         InputError: There are no more of them.
     """
-    theta = _find_tilt(prices, budget)
-    chances = [torch.softmax(-theta * layer, dim=0) for layer in prices]
+    rows = supernet.rows(prices)
+    theta = _find_tilt(rows, budget)
+    chances = [torch.softmax(-theta * layer, dim=0) for layer in rows]
     candidates = list(supernet.search_space.candidates.items())
     seen = set()
     for _ in range(_MOST_DRAWS):
         path = [torch.multinomial(chance, 1, generator=generator).item() for chance in chances]
-        cost = sum(layer[choice].item() for layer, choice in zip(prices, path, strict=True))
+        cost = sum(layer[choice].item() for layer, choice in zip(rows, path, strict=True))
         names = [
             (layer, ops[choice]) for (layer, ops), choice in zip(candidates, path, strict=True)
         ]

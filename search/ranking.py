@@ -73,7 +73,7 @@ class Candidate:
 
 def propose(
     supernet: FNASuperNet,
-    prices: Sequence[Tensor],
+    prices: Tensor,
     term: CostTerm | BudgetTerm,
     count: int,
     generator: torch.Generator,
@@ -81,15 +81,15 @@ def propose(
     """The architecture that α prefers, and others drawn by softmax(α): different ones, each within
     the term's budget, if it has one. Fewer than ``count`` where α has decided."""
     candidates: dict[NetConfig, Candidate] = {}
+    alphas, listed = supernet.alpha_values(), prices.tolist()
 
     def consider(path: list[int]) -> None:
         net_config = supernet.search_space.net_config(path)
-        priced = sum(layer[choice].item() for layer, choice in zip(prices, path, strict=True))
+        priced = sum(layer[choice] for layer, choice in zip(listed, path, strict=True))
         if net_config in candidates or (term.budget is not None and priced > term.budget):
             return
         score = sum(
-            alpha.detach().log_softmax(0)[choice].item()
-            for alpha, choice in zip(supernet.alphas(), path, strict=True)
+            alpha.log_softmax(0)[choice].item() for alpha, choice in zip(alphas, path, strict=True)
         )
         candidates[net_config] = Candidate(path, net_config, score, priced + term.fixed)
 
@@ -97,7 +97,7 @@ def propose(
     for _ in range(_MOST_DRAWS):
         if len(candidates) == count:
             break
-        consider(supernet.sample_path(generator))
+        consider(supernet.sample_path(generator, alphas=alphas))
     return list(candidates.values())
 
 

@@ -68,7 +68,7 @@ class ArchReport(Hook):
         self,
         model: nn.Module,
         term: CostTerm | BudgetTerm,
-        prices: Sequence[Tensor],
+        prices: Tensor,
         seed_net_config: str | Path,
         arch_start_epoch: int,
         must_match: dict[str, int | float | None],
@@ -92,12 +92,13 @@ class ArchReport(Hook):
         share of uniform, and how many layers prefer another op than in the line before."""
         if runner.epoch < self.arch_start_epoch:
             return
-        choices = self._choices()
+        step, alphas = runner.train_loop.alphas_of or (None, None)
+        if step != runner.iter:
+            alphas = self.backbone.alpha_values()
+        choices = [alpha.argmax().item() for alpha in alphas]
         changed = sum(now != then for now, then in zip(choices, self.reported, strict=True))
-        runner.message_hub.update_scalar("train/alpha_entropy", mean_entropy(self.backbone))
-        runner.message_hub.update_scalar(
-            "train/alpha_undecided", undecided(self.backbone.probabilities())
-        )
+        runner.message_hub.update_scalar("train/alpha_entropy", mean_entropy(self.backbone, alphas))
+        runner.message_hub.update_scalar("train/alpha_undecided", undecided(self.backbone, alphas))
         runner.message_hub.update_scalar("train/alpha_changed", changed)
         self.reported = choices
         with torch.no_grad():
@@ -110,14 +111,14 @@ class ArchReport(Hook):
             )
 
     def after_train_epoch(self, runner: Runner) -> None:
-        self.history.append([alpha.detach().tolist() for alpha in self.backbone.alphas()])
+        self.history.append([alpha.tolist() for alpha in self.backbone.alpha_values()])
         self.temperatures.append(self.backbone.mixed_layers[0].temperature)
         if not is_main_process():
             return
         folder = Path(runner.work_dir)
         record = {
             "search_space": self.search_space,
-            "undecided": undecided(self.backbone.probabilities()),
+            "undecided": undecided(self.backbone),
             "alpha": self.history,
         }
         write_whole(folder / "alpha.json", (json.dumps(record) + "\n").encode())
@@ -157,12 +158,11 @@ class ArchReport(Hook):
     def _watch(self, runner: Runner) -> None:
         """Say per stage how undecided α is and how much of it skips; warn of a collapse."""
         stages: dict[str, list[tuple[str, Tensor]]] = {}
-        shares = [p.detach().cpu() for p in self.backbone.probabilities()]
-        for layer, share in zip(self.search_space, shares, strict=True):
+        for layer, share in zip(self.search_space, _shares(self.backbone), strict=True):
             stages.setdefault(layer.split(".")[0], []).append((layer, share))
         lines, scalars = [], {}
         for stage, layers in stages.items():
-            entropy = undecided([share for _, share in layers])
+            entropy = share_of_uniform([share for _, share in layers])
             scalars[f"alpha_undecided/stage_{stage}"] = entropy
             line = f"stage {stage} {100 * entropy:.0f} %"
             if skips := self._skip_shares(layers):
@@ -234,7 +234,7 @@ class ArchReport(Hook):
         ]
 
     def _choices(self) -> list[int]:
-        return [alpha.argmax().item() for alpha in self.backbone.alphas()]
+        return [alpha.argmax().item() for alpha in self.backbone.alpha_values()]
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         checkpoint[STATE] = dict(
@@ -279,16 +279,32 @@ def _refuse_other(path: str, what: str, found: dict, expected: dict) -> None:
             )
 
 
-def mean_entropy(backbone: FNASuperNet) -> float:
-    """Entropy of softmax(α) in nats, averaged over the searched layers."""
-    entropies = [
-        torch.special.entr(probabilities.detach()).sum()
-        for probabilities in backbone.probabilities()
+def _shares(backbone: FNASuperNet, alphas: Sequence[Tensor] | None = None) -> list[Tensor]:
+    """softmax(α / temperature) of every searched layer, on the CPU."""
+    return [
+        torch.softmax(alpha / layer.temperature, dim=0)
+        for alpha, layer in zip(
+            alphas or backbone.alpha_values(), backbone.mixed_layers, strict=True
+        )
     ]
+
+
+def mean_entropy(backbone: FNASuperNet, alphas: Sequence[Tensor] | None = None) -> float:
+    """Entropy of softmax(α / temperature) in nats, averaged over the searched layers.
+
+    Args:
+        alphas: What ``backbone.alpha_values()`` gives, if it is at hand.
+    """
+    entropies = [torch.special.entr(share).sum() for share in _shares(backbone, alphas)]
     return torch.stack(entropies).mean().item()
 
 
-def undecided(shares: Sequence[Tensor]) -> float:
+def undecided(backbone: FNASuperNet, alphas: Sequence[Tensor] | None = None) -> float:
+    """:func:`share_of_uniform` of all searched layers; ``alphas`` as in :func:`mean_entropy`."""
+    return share_of_uniform(_shares(backbone, alphas))
+
+
+def share_of_uniform(shares: Sequence[Tensor]) -> float:
     """The mean entropy of layers' softmax(α) as a share of what it is where all candidates are
     equal: 1 to 0."""
     uniform = sum(math.log(len(share)) for share in shares)

@@ -26,3 +26,5 @@ param_scheduler = [
 ]
 # for --auto-scale-lr: 8 GPUs with 4 images each
 auto_scale_lr = dict(enable=False, base_batch_size=32)
+# the best so far, beside the last ones
+default_hooks = dict(checkpoint=dict(save_best="coco/bbox_mAP"))

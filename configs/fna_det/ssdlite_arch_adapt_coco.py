@@ -1,5 +1,7 @@
 # Architecture adaptation of SSDLite on COCO, 8 GPUs with 16 images each (paper, section 4.3): a
 # super network that starts from the remapped seed, and what it prefers in WORK_DIR/net_config.txt.
+# By count a GPU needs 12.6 GiB (7.1 with --amp), so one of 16; 5.0 with
+# model.backbone.with_cp=True, so that one of 8 will do (docs/usage.md).
 _base_ = [
     "../_base_/ssdlite.py",
     "../_base_/coco_ssd.py",
@@ -8,6 +10,8 @@ _base_ = [
     "../_base_/arch_adapt_detection.py",
 ]
 
+# all images have one size, for which cuDNN may look for the fastest way
+env_cfg = dict(cudnn_benchmark=True)
 # height and width at which MAdds are counted
 input_size = (320, 320)
 

@@ -7,6 +7,8 @@ _base_ = [
 ]
 
 sync_bn = "torch"
+# all images have one size, for which cuDNN may look for the fastest way
+env_cfg = dict(cudnn_benchmark=True)
 # height and width at which MAdds are counted
 input_size = (320, 320)
 
@@ -24,3 +26,5 @@ param_scheduler = [
 ]
 # for --auto-scale-lr: 8 GPUs with 64 images each
 auto_scale_lr = dict(enable=False, base_batch_size=512)
+# the best so far, beside the last ones
+default_hooks = dict(checkpoint=dict(save_best="coco/bbox_mAP"))

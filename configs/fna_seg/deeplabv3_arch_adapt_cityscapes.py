@@ -1,5 +1,7 @@
 # Architecture adaptation of DeepLabv3 on Cityscapes, one GPU with 16 images (paper, section 4.2): a
 # super network that starts from the remapped seed, and what it prefers in WORK_DIR/net_config.txt.
+# By count it needs 17.5 GiB (9.7 with --amp), so a GPU of 24; 6.3 with
+# model.backbone.with_cp=True, so that one of 8 will do (docs/usage.md).
 _base_ = [
     "../_base_/deeplabv3.py",
     "../_base_/cityscapes_segmentation.py",

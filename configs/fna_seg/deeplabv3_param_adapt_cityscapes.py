@@ -27,5 +27,6 @@ param_scheduler = [
 ]
 auto_scale_lr = dict(base_batch_size=16)
 
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))
+# the best so far too, beside the last ones
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000, save_best="mIoU"))
 log_processor = dict(by_epoch=False)

@@ -4,7 +4,8 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
@@ -53,9 +54,13 @@ class Output:
 
 
 def copy_images(
-    paths: Iterable[str], images: Images, target: Path, jpeg: int | None, findings: Findings
+    paths: Sequence[str], images: Images, target: Path, jpeg: int | None, findings: Findings
 ) -> None:
-    """Copy images into a folder, or write them as JPEG of a quality, turned by their EXIF data."""
+    """Copy images into a folder, or write them as JPEG of a quality, turned by their EXIF data.
+
+    Raises:
+        InputError: Two images would have one name.
+    """
 
     def copy(path: str) -> str | None:
         source, place = images.folder / path, target / copied_name(path, jpeg)
@@ -70,6 +75,9 @@ def copy_images(
             return f"image {source}: cannot be read: {error}"
         return None
 
+    calls = Counter(copied_name(path, jpeg) for path in paths)
+    if twice := [name for name, count in calls.items() if count > 1]:
+        raise InputError(f"--jpeg: {calls[twice[0]]} images would be {twice[0]}; rename one")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         findings.mistakes += [mistake for mistake in pool.map(copy, paths) if mistake]
 

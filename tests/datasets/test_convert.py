@@ -144,6 +144,17 @@ def test_a_second_run_says_what_is_there(tmp_path, capsys):
     assert {path.name for path in out.iterdir()} == {"annotations", "images"}
 
 
+def test_two_images_of_one_name(tmp_path, capsys):
+    for name in ("a.png", "a.bmp"):
+        image(tmp_path / name)
+        (tmp_path / name).with_suffix(f".{name[-3:]}.xml").write_text(voc(name))
+    arguments = ["voc", tmp_path, "--split", "train", "--classes", "cat", "--out", tmp_path / "out"]
+    assert convert(*arguments, "--jpeg", 90) == 2
+    assert "--jpeg: 2 images would be a.jpg" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+    assert convert(*arguments, "--copy") == 0
+
+
 def test_mmdet_reads_what_was_converted(tmp_path):
     image(tmp_path / "in/sub/ä b.png", orientation=8)
     (tmp_path / "in/x.xml").write_text(voc("ä b.png", ("cat", 1, 1, 9, 21), size=(48, 64)))

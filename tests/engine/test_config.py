@@ -87,3 +87,12 @@ def test_bad_options_are_one_mistake(option):
     with pytest.raises(InputError, match="--cfg-options") as error:
         load(TOY, "--cfg-options", option)
     assert "\n" not in str(error.value)
+
+
+ADAPTATIONS = sorted((REPO / "configs").glob("fna_*/*_param_adapt_*.py"))
+
+
+@pytest.mark.parametrize("path", ADAPTATIONS, ids=lambda path: path.stem)
+def test_the_best_checkpoint_is_kept_by_the_tasks_figure(path):
+    cfg = load(path)
+    assert cfg.default_hooks.checkpoint.save_best == next(iter(cfg.headline))

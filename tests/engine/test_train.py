@@ -75,7 +75,26 @@ def test_training_logs_and_leaves_checkpoints(trained):
     assert f"are in {work_dir}" in process.stdout
     assert "Warning" not in process.stderr and "WARNING" not in process.stdout
     dumped = Config.fromfile(work_dir / "retinanet_param_adapt_toy.py")
-    assert dumped.model.backbone.net_config == net_config_file("retinanet").read_text().strip()
+    architecture = net_config_file("retinanet").read_text().strip()
+    assert dumped.model.backbone.net_config == architecture
+    checkpoint = load_checkpoint_file(work_dir / "epoch_2.pth")
+    assert checkpoint["meta"]["net_config"] == architecture
+
+
+def test_the_console_begins_with_what_matters(trained):
+    """And the log's file with everything."""
+    work_dir, process = trained
+    start = process.stdout.partition("Epoch(train)")[0]
+    assert len(start.splitlines()) < 15
+    assert "Data, train: 8 images" in start
+    assert "Model: RetinaNet on FNABackbone, 2.63M params, 0.80B MAdds at 192x384" in start
+    assert "Schedule: 2 epochs of 4 iterations, 2 images each; learning rate 0.001 (AdamW)" in start
+    assert f"Results go to {work_dir}" in start
+    (log,) = work_dir.glob("*/*.log")
+    whole = log.read_text()
+    assert start.splitlines()[-2].split("INFO - ")[1] in whole
+    for begin in ("System environment:", "Config:\n", "Hooks will be executed"):
+        assert begin in whole and begin not in process.stdout
 
 
 def test_evaluation_writes_metrics_and_pictures(trained, toy_city, tmp_path):
@@ -86,6 +105,8 @@ def test_evaluation_writes_metrics_and_pictures(trained, toy_city, tmp_path):
         cwd=tmp_path,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
+    # TensorBoard would list it as a run without a curve
+    assert not list((tmp_path / "out").rglob("events.out.tfevents*"))
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     ap, ap50 = metrics["coco/bbox_mAP"], metrics["coco/bbox_mAP_50"]
     assert 0 <= ap <= ap50 <= 1 and metrics["headline"] == {"AP": ap, "AP50": ap50}

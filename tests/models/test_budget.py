@@ -76,7 +76,9 @@ def test_lambda_reaches_the_target(share, negative):
     likes_dear = share < 1
     term = cost_term(dict(MADDS, target=f"{share} seed", negative=negative), supernet, SEED)
     prices = price_list(supernet, term.cost, SIZE)
-    wishes = [(layer / layer.max() * (1 if likes_dear else -1)).float() for layer in prices]
+    wishes = [
+        (layer / layer.max() * (1 if likes_dear else -1)).float() for layer in supernet.rows(prices)
+    ]
     optimizer = torch.optim.Adam(supernet.alphas(), lr=0.03)
     for _ in range(400):
         expected = expected_cost(supernet, prices)

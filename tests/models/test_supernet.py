@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -265,10 +266,14 @@ def test_price_list_asks_the_cost_once_for_each_candidate():
             return float(op(torch.zeros(1, *shape)).numel())
 
     prices = price_list(supernet.eval(), Outputs(), (64, 96))
-    assert [len(price) for price in prices] == [len(alpha) for alpha in supernet.alphas()]
-    assert len(asked) == sum(map(len, prices))
+    sizes = [len(alpha) for alpha in supernet.alphas()]
+    assert prices.shape == (len(sizes), max(sizes)) and prices.dtype == torch.double
+    assert len(asked) == sum(sizes)
     assert asked[0] == (8, 32, 48) and asked[-1] == (16, 4, 6)
-    assert prices[0].tolist() == [12 * 0 + 8 * 16 * 24] * 3 and prices[-1].tolist() == [16 * 6] * 3
+    assert prices[0].tolist() == [8 * 16 * 24] * 3 + [0]
+    assert prices[-1].tolist() == [16 * 6] * 3 + [0]
+    for row, size in zip(prices.tolist(), sizes, strict=True):
+        assert all(row[:size]) and not any(row[size:])
 
 
 def test_price_list_computes_no_image_and_changes_nothing():
@@ -278,12 +283,21 @@ def test_price_list_computes_no_image_and_changes_nothing():
     before = {key: tensor.clone() for key, tensor in supernet.state_dict().items()}
     rng = torch.get_rng_state()
     # the stem's output alone would be 80 gigabytes
-    madds = sum(table.sum() for table in price_list(supernet, MAdds(), (100_000, 50_000)))
+    madds = price_list(supernet, MAdds(), (100_000, 50_000)).sum()
     assert torch.equal(torch.get_rng_state(), rng)
     assert madds > 1e12 and supernet.training
     assert [layer.path for layer in supernet.mixed_layers] == paths
     for key, tensor in supernet.state_dict().items():
         assert tensor.device.type == "cpu" and torch.equal(tensor, before[key])
+
+
+def test_prices_are_where_alpha_is(monkeypatch):
+    """But on the CPU, where a super network has no numbers. No second device is here to try."""
+    supernet = build()
+    assert not price_list(supernet.to("meta"), MAdds(), (64, 64)).is_meta
+    elsewhere = SimpleNamespace(device="meta", is_meta=False)
+    monkeypatch.setattr(supernet, "alphas", lambda: [elsewhere])
+    assert price_list(supernet, MAdds(), (64, 64)).is_meta
 
 
 def test_cost_under_autocast_is_the_same():
@@ -372,6 +386,86 @@ def test_a_layer_finds_the_op_that_its_task_prefers(best):
         loss.backward()
         optimizer.step()
     assert layer.alpha.argmax() == best and layer.probabilities()[best] > 0.8
+
+
+def alpha_gradients(supernet: FNASuperNet, image: torch.Tensor) -> list[torch.Tensor]:
+    """As in an architecture step: of a loss of the features, for α alone."""
+    supernet.zero_grad()
+    alphas = {id(alpha) for alpha in supernet.alphas()}
+    for parameter in supernet.parameters():
+        parameter.requires_grad = id(parameter) in alphas
+    sum(m.square().mean() + m[0, 0].sum() for m in supernet(image)).backward()
+    return [alpha.grad for alpha in supernet.alphas()]
+
+
+def kept_bytes(supernet: FNASuperNet, image: torch.Tensor) -> int:
+    """What forward keeps for backward, each storage once."""
+    kept = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        maps = supernet(image)
+    assert all(m.requires_grad for m in maps)
+    return sum(kept.values())
+
+
+SPACES = {
+    "small": (SMALL, (2, 3, 48, 80)),
+    "expanded": ({**SMALL, **EXPANDED}, (2, 3, 64, 64)),
+    "dilated": ({**SMALL, "output_stride": 8}, (2, 3, 48, 48)),
+    "retinanet": ("fna_det/retinanet_arch_adapt_coco.py", (1, 3, 64, 96)),
+    "ssdlite": ("fna_det/ssdlite_arch_adapt_coco.py", (2, 3, 64, 64)),
+    "deeplabv3": ("fna_seg/deeplabv3_arch_adapt_cityscapes.py", (1, 3, 65, 65)),
+}
+
+
+@pytest.mark.parametrize(
+    "space, dtype", [*((name, None) for name in SPACES), ("ssdlite", torch.bfloat16)]
+)
+def test_checkpointed_candidates_give_equal_gradients_and_keep_less(space, dtype):
+    space, shape = SPACES[space]
+    if isinstance(space, str):
+        space = dict(Config.fromfile(REPO / "configs" / space).model.backbone, init_cfg=None)
+        space.pop("type")
+    torch.manual_seed(0)
+    usual = randomize(FNASuperNet(**space))
+    sparing = randomize(FNASuperNet(**space, with_cp=True))
+    image = torch.randn(shape)
+    set_alphas(usual, [torch.randn(len(a)) for a in usual.alphas()])
+    sparing.load_state_dict(usual.state_dict())
+    with torch.autocast("cpu", dtype, enabled=dtype is not None):
+        gradients = [alpha_gradients(supernet, image) for supernet in (usual, sparing)]
+    for ours, theirs in zip(*gradients, strict=True):
+        assert ours.abs().max() > 0 and torch.equal(ours, theirs)
+    for (name, one), other in zip(usual.named_buffers(), sparing.buffers(), strict=True):
+        assert torch.equal(one, other), name  # no statistics were taken twice
+    assert kept_bytes(sparing, image) < 0.4 * kept_bytes(usual, image)
+
+
+def test_one_path_is_not_checkpointed():
+    usual, sparing = build(seed=3), build(seed=3, with_cp=True)
+    image = torch.randn(2, 3, 64, 64)
+    for supernet in (usual, sparing):
+        supernet.set_path(random_path(supernet, 1))
+    assert kept_bytes(usual, image) == kept_bytes(sparing, image)
+
+
+def test_alpha_of_all_layers_at_once():
+    supernet = build(seed=1, layer_ops={"3.1": ["k3_e1", "skip"]})
+    set_alphas(supernet, [torch.randn(len(a)) for a in supernet.alphas()])
+    for value, alpha in zip(supernet.alpha_values(), supernet.alphas(), strict=True):
+        assert torch.equal(value, alpha) and not value.requires_grad
+    matrix = supernet.probability_matrix()
+    for row, layer in zip(matrix, supernet.mixed_layers, strict=True):
+        size = len(layer.candidates)
+        assert torch.equal(row[:size], layer.probabilities()) and not row[size:].any()
+    generator, other = (torch.Generator().manual_seed(0) for _ in range(2))
+    path = supernet.sample_path(generator, alphas=supernet.alpha_values())
+    assert path == supernet.sample_path(other)
 
 
 # Sampling

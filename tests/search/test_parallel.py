@@ -1,15 +1,18 @@
 """Two gloo processes against one that sees the joint batch."""
 
+import copy
 import os
 import socket
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from torch import distributed, nn
 
@@ -17,7 +20,7 @@ from engine.compat.cpu import CPUSyncBatchNorm
 from search.parallel import average_gradients
 from tests.processes import run_processes
 
-from .tools import SHARED, TinyTask, make_runner, skip_pictures
+from .tools import SHARED, TinyTask, equal, make_runner, skip_pictures
 
 PROCESSES = 2
 # One image per process, so that everything hangs on the synchronization of BN.
@@ -57,6 +60,7 @@ def process(rank: int, port: int, work_dir: Path) -> None:
     result["own"]["messages"] = messages
     result["shared"] = search(work_dir / "shared", None, launcher="pytorch", **PER_PROCESS | SHARED)
     result["averaged"] = averaged_gradients(rank)
+    result["scaled"] = search_with_an_overflow(rank, work_dir / "scaled")
     noisy = dict(launcher="pytorch", noise=0.1, dropout=0.5, **PER_PROCESS)
     result["whole"] = search(work_dir / "whole", checkpoint_interval=7, **noisy)["state"]
     middle = dict(load_from=str(work_dir / "whole/iter_7.pth"), resume=True)
@@ -94,13 +98,69 @@ def counted_messages() -> Iterator[Counter]:
         yield messages
 
 
+class Scales(Hook):
+    """After each iteration: scales of both losses, α, weights."""
+
+    def __init__(self):
+        self.seen = []
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        scales = {
+            name: wrapper.loss_scaler.get_scale() for name, wrapper in runner.optim_wrapper.items()
+        }
+        state = runner.model.module.state_dict()
+        self.seen.append((scales, copy.deepcopy(state)))
+
+
+def search_with_an_overflow(rank: int, work_dir: Path) -> list[tuple[dict, dict]]:
+    """A search whose losses are scaled; in its second architecture step the second process' scaled
+    loss is beyond float32, though the loss itself is not. The scaler is torch's for CPU tensors."""
+    wrappers = dict(
+        constructor="ArchAdaptOptimWrapperConstructor",
+        weights=dict(type="AmpOptimWrapper", optimizer=dict(type="SGD", lr=0.02)),
+        arch=dict(type="AmpOptimWrapper", optimizer=dict(type="Adam", lr=0.1)),
+    )
+    amp = "mmengine.optim.optimizer.amp_optimizer_wrapper"
+    with (
+        mock.patch(f"{amp}.is_cuda_available", lambda: True),
+        mock.patch(f"{amp}.GradScaler", partial(torch.amp.GradScaler, "cpu")),
+        mock.patch("mmengine.runner.amp.autocast", lambda **_: nullcontext()),
+    ):
+        runner = make_runner(
+            work_dir, launcher="pytorch", optim_wrapper=wrappers, **PER_PROCESS,
+            cfg=dict(model_wrapper_cfg=dict(type="SampledPathParallel")),
+        )  # fmt: skip
+        model, scales = runner.model.module, Scales()
+        forward = model.forward
+
+        def overflowing(*args, **kwargs):
+            outputs = forward(*args, **kwargs)
+            searching = [path[0] is None for _, path in model.seen]
+            if rank == 1 and searching[-1] and sum(searching) == 2:
+                outputs["loss"] = outputs["loss"] * 1e35
+            return outputs
+
+        model.forward = overflowing
+        runner.register_hook(scales)
+        runner.train()
+    return scales.seen
+
+
 def averaged_gradients(rank: int) -> list[torch.Tensor | None]:
-    """Of parameters that both processes used, only the first, and none."""
+    """Of parameters that both processes used, only the first, and none; of one of another type.
+
+    Before that, the second process has a loss that is not finite.
+    """
     parameters = [nn.Parameter(torch.ones(2)) for _ in range(3)]
+    parameters.append(nn.Parameter(torch.ones(2, 1, 3, dtype=torch.double)))
     parameters[0].grad = torch.tensor([1.0, 2.0]) * (rank + 1)
     if rank == 0:
         parameters[1].grad = torch.tensor([4.0, 6.0])
-    average_gradients(parameters)
+    parameters[3].grad = torch.full((2, 1, 3), 1.0 + rank, dtype=torch.double)
+    before = [p.grad if p.grad is None else p.grad.clone() for p in parameters]
+    assert not average_gradients(parameters, torch.tensor(rank == 0))
+    assert equal([p.grad for p in parameters], before)
+    assert average_gradients(parameters, torch.tensor(True))
     return [parameter.grad for parameter in parameters]
 
 
@@ -168,7 +228,24 @@ def test_two_processes_equal_one_with_the_joint_batch(results, tmp_path, monkeyp
 
 def test_only_used_parameters_are_averaged(results):
     for result in results:
-        used, used_once, unused = result["averaged"]
+        used, used_once, unused, double = result["averaged"]
         assert used.tolist() == [1.5, 3.0]
         assert used_once.tolist() == [2.0, 3.0]
         assert unused is None
+        assert torch.equal(double, torch.full((2, 1, 3), 1.5, dtype=torch.double))
+
+
+def test_where_one_process_overflows_both_leave_the_step_out(results):
+    """Of two architecture steps an iteration, the second of the first."""
+    ours, theirs = (result["scaled"] for result in results)
+    assert equal([s for s, _ in ours], [s for s, _ in theirs])
+    first = next(i for i, (scales, _) in enumerate(ours) if scales["arch"] < 2**16)
+    assert [scales["arch"] for scales, _ in ours] == [2.0**16] * first + [2.0**15] * (
+        len(ours) - first
+    )
+    assert {scales["weights"] for scales, _ in ours} == {2.0**16}
+    for (_, one), (_, other) in zip(ours, theirs, strict=True):
+        for key, tensor in one.items():
+            own = key.endswith(("running_mean", "running_var"))  # BN is not synchronized
+            assert own or torch.equal(tensor, other[key]), key
+            assert tensor.isfinite().all()

@@ -1,6 +1,6 @@
 # Blood cells (BCCD) in COCO's format: 205 training, 87 validation and 72 test images of 640x480.
 dataset = dict(
-    # in the order of the annotation files
+    # the names in the annotation files
     metainfo=dict(classes=("RBC", "WBC", "Platelets")),
     data_root="data/bccd/",
     data_prefix=dict(img="images/"),
