@@ -31,7 +31,7 @@ train_cfg = dict(
     arch_pipeline=arch_pipeline,
     cost=dict(weight=0.03, input_size=input_size),
 )
-# alpha must have decided after 90 steps
+# 90 steps only: larger ones
 optim_wrapper = dict(weights=dict(optimizer=_base_.adamw), arch=dict(optimizer=dict(lr=0.1)))
 param_scheduler = [_base_.warm_up]
 custom_hooks = _base_.cpu_hooks

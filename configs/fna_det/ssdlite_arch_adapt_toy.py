@@ -30,9 +30,9 @@ train_cfg = dict(
     arch_start_epoch=2,
     weight_steps=1,
     arch_pipeline=arch_pipeline,
-    cost=dict(weight=1.0, input_size=input_size),
+    cost=dict(weight=0.2, input_size=input_size),
 )
-# alpha must have decided after 90 steps
+# 90 steps only: larger ones
 optim_wrapper = dict(weights=dict(optimizer=_base_.adamw), arch=dict(optimizer=dict(lr=0.1)))
 param_scheduler = [_base_.warm_up]
 custom_hooks = _base_.cpu_hooks

@@ -32,9 +32,9 @@ train_cfg = dict(
     arch_start_epoch=2,
     split=dict(ratio=0.5),
     arch_pipeline=arch_pipeline,
-    cost=dict(weight=0.5, input_size=input_size),
+    cost=dict(weight=0.03, input_size=input_size),
 )
-# alpha must have decided after 90 steps
+# 90 steps only: larger ones
 optim_wrapper = dict(weights=dict(optimizer=_base_.adamw), arch=dict(optimizer=dict(lr=0.1)))
 param_scheduler = [_base_.warm_up]
 default_hooks = dict(logger=_base_.log_often, checkpoint=dict(interval=1))
