@@ -19,12 +19,11 @@ test_pipeline = [_base_.load_image, resize, _base_.load_boxes, _base_.pack_teste
 train_dataloader = dict(
     batch_size=4, num_workers=1, dataset=dict(dataset, **splits.train, pipeline=train_pipeline)
 )
-test_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val, pipeline=test_pipeline))
+val_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val, pipeline=test_pipeline))
+test_dataloader = val_dataloader
 
 # 240 images, 3 epochs of 60 iterations
-train_cfg = dict(max_epochs=3)
-# evaluated once, by test.sh
-val_cfg = val_dataloader = val_evaluator = None
+train_cfg = dict(max_epochs=3, val_begin=100)  # evaluated once, by test.sh
 optim_wrapper = dict(optimizer=dict(_base_.adamw, lr=2e-3))
 param_scheduler = [
     _base_.warm_up,

@@ -22,13 +22,12 @@ train_dataloader = dict(
     num_workers=1,
     dataset=dict(times=1, dataset=dict(dataset, **splits.train, pipeline=train_pipeline)),
 )
-test_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val, pipeline=test_pipeline))
+val_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val, pipeline=test_pipeline))
+test_dataloader = val_dataloader
 
 # 240 images, 3 epochs of 60 iterations. The head takes larger steps, because its last BN must learn
 # the scale of scores and deltas, which starts at 1.
-train_cfg = dict(max_epochs=3)
-# evaluated once, by test.sh
-val_cfg = val_dataloader = val_evaluator = None
+train_cfg = dict(max_epochs=3, val_begin=100)  # evaluated once, by test.sh
 optim_wrapper = dict(
     optimizer=dict(_base_.adamw, lr=2e-3),
     paramwise_cfg=dict(custom_keys={"bbox_head": dict(lr_mult=10)}),

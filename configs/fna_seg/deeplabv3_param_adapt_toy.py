@@ -25,16 +25,15 @@ test_pipeline = [_base_.load[0], resize, _base_.load[1], _base_.pack]
 train_dataloader = dict(
     batch_size=4, num_workers=1, dataset=dict(dataset, **splits.train, pipeline=train_pipeline)
 )
-test_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val, pipeline=test_pipeline))
-# evaluated once, by test.sh
-val_cfg = val_dataloader = val_evaluator = None
+val_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val, pipeline=test_pipeline))
+test_dataloader = val_dataloader
 
 custom_hooks = [
     *_base_.cpu_hooks,
     dict(type="UpdateBNStatistics", iterations=10, interval=10),
 ]
-# 240 images, 3 passes of 60 iterations
-train_cfg = dict(max_iters=180, val_interval=1000)
+# 240 images, 3 passes of 60 iterations; not evaluated before the end, and then by test.sh
+train_cfg = dict(max_iters=180, val_begin=10_000)
 optim_wrapper = dict(optimizer=dict(_base_.adamw, lr=2e-3))
 param_scheduler = [
     dict(_base_.warm_up, start_factor=0.01, end=10),

@@ -63,7 +63,7 @@ def test_detection(root, monkeypatch, capsys, tmp_path):
     assert "ETA" in err
     pictures = sorted(folder.iterdir())
     assert len(pictures) == 8
-    assert cv2.imread(str(pictures[0])).shape == (192, 384, 3)  # as resized
+    assert cv2.imread(str(pictures[0])).shape == (128, 256, 3)  # as resized
 
 
 def test_every_damaged_image_is_listed(root, monkeypatch, capsys):
