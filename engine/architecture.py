@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from torch import nn
 
@@ -89,7 +90,8 @@ def check_weights(model: nn.Module, checkpoint: Mapping, where: str, cfg: Mappin
 
     Raises:
         InputError: It has no weights, lacks a tensor of the model, has one more, or one of another
-            shape, or it carries another architecture than the model's backbone has.
+            shape or that is not finite, or it carries another architecture than the model's
+            backbone has.
     """
     state_dict = checkpoint.get("state_dict")
     if not isinstance(state_dict, dict):
@@ -100,6 +102,9 @@ def check_weights(model: nn.Module, checkpoint: Mapping, where: str, cfg: Mappin
     found = {key.removeprefix("module."): tensor for key, tensor in state_dict.items()}
     if differing := differing_tensors(model.state_dict(), found):
         raise InputError(f"{where}: is {_what_differs(differing, cfg)}")
+    for key, tensor in state_dict.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{where}: {printable(key)} is not finite")
 
 
 def _what_differs(differing: list[tuple], cfg: Mapping) -> str:

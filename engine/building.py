@@ -1,4 +1,4 @@
-"""mmengine's Runner, which says in one line what of a config cannot be built.
+"""What of a config cannot be built, in one line.
 
 Whatever fails while mmengine builds models, data sets, optimizers, loops and hooks of a config's
 settings is taken for a mistake in those settings: that is the moment at which they are first looked
@@ -25,7 +25,6 @@ from torch.utils.data import DataLoader
 from models import InputError
 from models.errors import printable, shown
 
-from .preface import BriefRunner
 from .settings import did_you_mean
 
 # not of the settings: the device's, or another process's
@@ -39,41 +38,7 @@ _BUILDERS = {
 }
 
 
-class CheckedRunner(BriefRunner):
-    """Reports what cannot be built of its config in one line.
-
-    Raises:
-        InputError: When something cannot; the message names its key.
-    """
-
-    @classmethod
-    def from_cfg(cls, cfg: Config) -> "CheckedRunner":
-        with building(cfg):
-            return super().from_cfg(cfg)
-
-    def build_train_loop(self, loop):
-        with building(self.cfg):
-            return super().build_train_loop(loop)
-
-    def build_val_loop(self, loop):
-        with building(self.cfg):
-            return super().build_val_loop(loop)
-
-    def build_test_loop(self, loop):
-        with building(self.cfg):
-            return super().build_test_loop(loop)
-
-    def build_optim_wrapper(self, optim_wrapper):
-        with building(self.cfg):
-            _check_optimizers(self.cfg)
-            return super().build_optim_wrapper(optim_wrapper)
-
-    def build_param_scheduler(self, scheduler):
-        with building(self.cfg):
-            return super().build_param_scheduler(scheduler)
-
-
-def _check_optimizers(cfg: Config) -> None:
+def check_optimizers(cfg: Config) -> None:
     """mmengine asks for an optimizer's signature before it has looked whether there is one."""
     for path, part in _parts(cfg):
         kind = part.get("type")

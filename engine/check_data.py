@@ -67,7 +67,8 @@ def check_split(cfg: Config, split: str) -> int:
     loader = cfg.get(f"{split}_dataloader")
     if not loader:
         return 0
-    if split == "test" and loader.dataset == cfg.get("val_dataloader", {}).get("dataset"):
+    val = cfg.get("val_dataloader") or {}
+    if split == "test" and loader.dataset == val.get("dataset"):
         print("test: the same as val")
         return 0
     errors: list[str] = []

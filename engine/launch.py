@@ -6,18 +6,25 @@
 import importlib
 import logging
 import os
+import signal
 import sys
+from collections.abc import Mapping
 from itertools import chain, pairwise, takewhile
 from pathlib import Path
 
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from models import InputError
 from models.files import locate
 
+from . import ending
+from .checkpoints import newest_checkpoint
 from .config import REPO
 from .run import run
 
+# only the processes know what they have written
+HOW_TO_RESUME = " Training continues with --resume from its last checkpoint, if there is one."
 _FLAGS = ("--amp", "--auto-scale-lr")  # options without a value
 _CONFIGS = (".py", ".json", ".yaml", ".yml")
 
@@ -68,10 +75,12 @@ def check_order(options: list[str]) -> None:
 def latest_checkpoint(config: str) -> str:
     """The last checkpoint in the default work dir of a config's adaptation."""
     work_dir = REPO / "work_dirs" / Path(config).stem
-    last = work_dir / "last_checkpoint"  # mmengine writes the path into it
-    if not last.is_file():
+    path, unusable = newest_checkpoint(work_dir)
+    for line in unusable:
+        print(line, file=sys.stderr)
+    if path is None:
         raise InputError(f"no checkpoint in {work_dir}; give one after the config")
-    return last.read_text().strip()
+    return str(path)
 
 
 def count_from_environment(name: str) -> int:
@@ -111,7 +120,7 @@ def start_processes(processes: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", threads)
     os.environ.setdefault("MKL_NUM_THREADS", threads)
     # a process has said itself why it stopped
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.disable(logging.ERROR)
     nodes = count_from_environment("NNODES")
     if nodes == 1:
         # not by name, because a machine may not know its own: torchrun would wait, gloo would warn
@@ -127,9 +136,26 @@ def start_processes(processes: int) -> None:
             [*where, f"--nproc-per-node={processes}", "-m", module, *args, "--launcher", "pytorch"]
         )
     except ChildFailedError as error:
-        sys.exit(next(iter(error.failures.values())).exitcode)
-    except SignalException:
-        sys.exit(130)  # interrupted, as its first process has said
+        sys.exit(status_of(error.failures))
+    except SignalException as error:
+        if error.sigval == signal.SIGTERM:
+            print(f"Terminated.{HOW_TO_RESUME}", file=sys.stderr)
+            sys.exit(ending.TERMINATED)
+        sys.exit(ending.INTERRUPTED)  # as its first process has said
+
+
+def status_of(failures: Mapping[int, ProcessFailure]) -> int:
+    """The exit status for processes that failed, by rank; says which one was killed."""
+    for rank, failure in failures.items():
+        code = failure.exitcode
+        number = signal.SIGTERM if code == ending.TERMINATED else -code
+        if number > 0:
+            print(
+                f"error: process {rank} was killed (signal {number}).{HOW_TO_RESUME}",
+                file=sys.stderr,
+            )
+            return 128 + number
+    return next(iter(failures.values())).exitcode
 
 
 if __name__ == "__main__":

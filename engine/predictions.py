@@ -1,10 +1,15 @@
 """What ``--out`` writes of a test: the predictions for each image."""
 
+import pickle
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.evaluator import DumpResults
+from mmengine.logging import print_log
+
+from models.files import write_whole
 
 
 class DumpPredictions(DumpResults):
@@ -28,6 +33,14 @@ class DumpPredictions(DumpResults):
             for sample in predictions
         ]
         super().process(data_batch, kept)
+
+    def compute_metrics(self, results: list) -> dict:
+        """Write the file, whole or not at all; there are no metrics."""
+        path = Path(self.out_file_path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, pickle.dumps(results))
+        print_log(f"Predictions are in {path}", logger="current")
+        return {}
 
 
 def _small(prediction: dict) -> dict:

@@ -23,15 +23,11 @@ _FOR_THE_FILE = (
 )
 
 
-class BriefRunner(Runner):
-    """Leaves to the log's file what mmengine says of machine, config and hooks."""
-
-    def build_logger(self, *args, **kwargs) -> MMLogger:
-        logger = super().build_logger(*args, **kwargs)
-        for handler in logger.handlers:
-            if type(handler) is logging.StreamHandler:  # a file's handler is one, too
-                handler.addFilter(lambda record: not record.getMessage().startswith(_FOR_THE_FILE))
-        return logger
+def keep_console_brief(logger: MMLogger) -> None:
+    """Leave to the log's file what mmengine says of machine, config and hooks."""
+    for handler in logger.handlers:
+        if type(handler) is logging.StreamHandler:  # a file's handler is one, too
+            handler.addFilter(lambda record: not record.getMessage().startswith(_FOR_THE_FILE))
 
 
 @HOOKS.register_module()

@@ -19,11 +19,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TextIO
 
-from mmengine.runner import find_latest_checkpoint
-
 from models import InputError
 from models.files import write_whole
 
+from .checkpoints import newest_checkpoint
 from .compat import mmcv_ops
 from .config import REPO, OneLineParser, import_scope, user_path
 from .contact_sheet import ContactSheet
@@ -191,10 +190,10 @@ class Quickstart:
         progress = ShowProgress(line, _SCALARS)
         command = Command.script("param_adapt", "engine.train", [config], ["--resume", *options])
         self.steps.call(network.name, command, progress)
-        checkpoint = find_latest_checkpoint(str(work_dir))
+        checkpoint, _ = newest_checkpoint(work_dir)
         if checkpoint is None:
             raise InputError(f"{network.title}: no checkpoint in {work_dir} after its training")
-        command = Command.script("test", "engine.test", [config, checkpoint], options)
+        command = Command.script("test", "engine.test", [config, str(checkpoint)], options)
         pictures = [ContactSheet(self.sheet)] if network.name == "fna" else []
         self.steps.call(network.name, command, progress, *pictures)
 

@@ -6,20 +6,33 @@ place in it, whichever process loads it, and those of a step from the run's seed
 and the step. Batches that were already used are skipped without being loaded.
 """
 
+import bisect
 import itertools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 from mmengine.dist import get_rank
-from mmengine.registry import DATA_SAMPLERS, DATASETS, LOOPS
-from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
+from mmengine.hooks import Hook
+from mmengine.registry import DATA_SAMPLERS, DATASETS, HOOKS, LOOPS
+from mmengine.runner import (
+    BaseLoop,
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    Runner,
+    set_random_seed,
+)
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from models import InputError
 
+from .data import refuse_empty
+
 # Keeps the random numbers of the data apart from those of a step.
 _DATA, _STEP = 0, 1
+# what a checkpoint's message hub keeps: batches per epoch; the epoch that began last, and at which
+# iteration; the step of the last evaluation
+_LENGTH, _BEGAN, _EVALUATED = "batches_per_epoch", "epoch_began", "evaluated"
 
 
 def seeded_dataloader_cfg(dataloader: Mapping, part: int) -> dict:
@@ -29,7 +42,13 @@ def seeded_dataloader_cfg(dataloader: Mapping, part: int) -> dict:
     Args:
         dataloader: A loader's config; left as it is.
         part: A number that keeps this loader's seeds apart from another's.
+
+    Raises:
+        InputError: ``drop_last`` meets a ``batch_sampler``.
     """
+    if dataloader.get("drop_last") and dataloader.get("batch_sampler"):
+        # such samplers drop more batches than they count, but a resumed run needs the count
+        raise InputError("train_dataloader: drop_last does not go with a batch_sampler")
     cfg = dict(dataloader)
     cfg["dataset"] = dict(type="SeededDataset", dataset=cfg["dataset"])
     cfg["batch_sampler"] = dict(
@@ -128,38 +147,97 @@ class SeededBatchSampler(Sampler):
         return len(self.batches)
 
 
-@LOOPS.register_module()
-class SeededIterLoop(IterBasedTrainLoop):
-    """mmengine's ``IterBasedTrainLoop``, resumed with the random numbers it would have drawn.
+class _SeededLoop:
+    """What mmengine's two training loops lack, to resume with the random numbers they would have
+    drawn: a base before one of them.
 
-    mmengine itself resumes at the right image, but with other crops, flips and dropped features
-    than an uninterrupted run would have seen. Here the loader goes through the train set epoch
-    after epoch, so ``sampler`` is ``DefaultSampler``, as in training by epochs.
+    mmengine itself resumes with other crops, flips and dropped features than an uninterrupted run
+    would have seen. Here the loader goes through the train set epoch after epoch, so ``sampler`` is
+    ``DefaultSampler``, whether training counts epochs or iterations.
+    """
+
+    images = "train_dataloader"  # what to call them in a message
+
+    def __init__(self, runner: Runner, dataloader: dict, *counts: int, **settings: object):
+        cfg = seeded_dataloader_cfg(dataloader, _DATA)
+        super().__init__(runner, cfg, *counts, **settings)
+        refuse_empty(self.dataloader, self.images)
+
+    def run(self) -> nn.Module:
+        """Run what is left, and return the model."""
+        self.dataloader.batch_sampler.set_seed(self.runner.seed)  # a resumed run's is known now
+        return super().run()
+
+    def run_iter(self, *batch: object) -> None:
+        """One step of the optimizer."""
+        set_random_seed(derive_seed(self.runner.seed, _STEP, self.iter, get_rank()))
+        super().run_iter(*batch)
+
+
+@LOOPS.register_module()
+class SeededIterLoop(_SeededLoop, IterBasedTrainLoop):
+    """mmengine's ``IterBasedTrainLoop``, resumed exactly.
 
     Args:
-        runner, dataloader, max_iters, validation: As mmengine's.
+        runner, dataloader, max_iters, val_begin, val_interval ...: As mmengine's.
 
     Raises:
         InputError: The train set does not fill one batch.
     """
 
-    def __init__(self, runner: Runner, dataloader: dict, max_iters: int, **validation: object):
-        super().__init__(runner, seeded_dataloader_cfg(dataloader, _DATA), max_iters, **validation)
-        if len(self.dataloader) == 0:
-            raise InputError(
-                f"train_dataloader: {len(self.dataloader.dataset)} images do not fill one batch"
-            )
+    def __init__(self, runner: Runner, dataloader: dict, max_iters: int, **settings: object):
+        super().__init__(runner, dataloader, max_iters, **settings)
         self.dataloader_iterator = _EndlessBatches(self.dataloader)
 
+
+@LOOPS.register_module()
+class SeededEpochLoop(_SeededLoop, EpochBasedTrainLoop):
+    """mmengine's ``EpochBasedTrainLoop``, resumed exactly, and in the middle of an epoch too.
+
+    A run that is resumed with another number of batches per epoch, because processes or images have
+    become more or fewer, begins its epoch anew.
+
+    Args:
+        runner, dataloader, max_epochs, val_begin, val_interval ...: As mmengine's.
+
+    Raises:
+        InputError: The train set does not fill one batch.
+    """
+
     def run(self) -> nn.Module:
-        """Run what is left of the iterations, and return the model."""
-        self.dataloader.batch_sampler.set_seed(self.runner.seed)  # a resumed run's is known now
+        """Run what is left, and return the model."""
+        self._done = self._used_batches()
         return super().run()
 
-    def run_iter(self, data_batch: dict | tuple | list) -> None:
-        """One step of the optimizer."""
-        set_random_seed(derive_seed(self.runner.seed, _STEP, self.iter, get_rank()))
-        super().run_iter(data_batch)
+    def _used_batches(self) -> int:
+        """Batches of the current epoch that an interrupted run has used."""
+        hub, length = self.runner.message_hub, len(self.dataloader)
+        before = hub.get_info(_LENGTH, length)
+        epoch, start = hub.get_info(_BEGAN, [self.epoch, self.epoch * length])
+        hub.update_info(_LENGTH, length)
+        if before == length:
+            return self.iter - start if epoch == self.epoch else 0
+        self.runner.logger.warning(
+            f"An epoch has {length} batches, and had {before} when the run was interrupted: it "
+            "does not continue exactly as it would have"
+        )
+        return 0
+
+    def run_epoch(self) -> None:
+        """One pass over the train set, or what an interrupted run left of it."""
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        self.run_batches()
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1  # mmengine's loops have no setter
+
+    def run_batches(self) -> None:
+        """The steps of :meth:`run_epoch`."""
+        done, self._done = self._done, 0
+        self.runner.message_hub.update_info(_BEGAN, [self.epoch, self.iter - done])
+        self.dataloader.batch_sampler.start(self.epoch, done)
+        for index, batch in enumerate(self.dataloader, done):
+            self.run_iter(index, batch)
 
 
 class _EndlessBatches:
@@ -174,3 +252,43 @@ class _EndlessBatches:
 
     def __next__(self) -> dict | tuple | list:
         return next(self.batches)
+
+
+@HOOKS.register_module()
+class DueEvaluation(Hook):
+    """Makes up for an evaluation during which a run was interrupted.
+
+    A loop writes its checkpoint first and evaluates then, and mmengine resumes behind both. Here
+    the checkpoint says of which step the last evaluation was.
+    """
+
+    priority = "LOWEST"  # when all is ready for training
+
+    def before_val(self, runner: Runner) -> None:
+        runner.message_hub.update_info(_EVALUATED, _step(runner))
+
+    def before_train(self, runner: Runner) -> None:
+        step, loop = _step(runner), runner.train_loop
+        if not step or runner.val_loop is None:
+            return
+        if runner.message_hub.get_info(_EVALUATED) == step or not _is_due(loop, step):
+            return
+        runner.logger.info("Evaluation that was due when the run was interrupted:")
+        runner.val_loop.run()
+
+
+def _step(runner: Runner) -> int:
+    """In what the run counts: epochs or iterations that it has made."""
+    return runner.iter if _by_iterations(runner.train_loop) else runner.epoch
+
+
+def _by_iterations(loop: BaseLoop) -> bool:
+    return isinstance(loop, IterBasedTrainLoop)
+
+
+def _is_due(loop: BaseLoop, step: int) -> bool:
+    """Whether mmengine's loop evaluates after this step."""
+    last = loop.max_iters if _by_iterations(loop) else loop.max_epochs
+    at = bisect.bisect(loop.dynamic_milestones, step + 1)
+    interval = loop.dynamic_intervals[at - 1]
+    return step >= loop.val_begin and (step % interval == 0 or step == last)

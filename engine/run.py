@@ -1,6 +1,7 @@
 """What both entry points share: prepared libraries, and one line for a user's mistake."""
 
 import gc
+import logging
 import os
 import re
 import shutil
@@ -19,10 +20,12 @@ from torch import distributed
 from models import InputError, SampleError
 from models.errors import printable
 
-from .building import CheckedRunner
+from . import ending
 from .compat.safe_load import PlainHistory
 from .data import CheckBatches, ReportData
 from .hooks import ConvertReleased, KeepNetConfig
+from .resume import DueEvaluation
+from .runner import CarefulRunner
 
 _SECONDS_FOR_LAUNCHER = 20
 _NOISE = (
@@ -45,8 +48,9 @@ def build_runner(cfg: Config) -> Runner:
     # configs ask for it on GPUs; on CPU it means nothing
     warnings.filterwarnings("ignore", "'pin_memory' argument is set as true", UserWarning)
     accept_no_compiler()
-    runner = CheckedRunner.from_cfg(cfg)
+    runner = CarefulRunner.from_cfg(cfg)
     runner.register_hook(ConvertReleased())
+    runner.register_hook(DueEvaluation())
     runner.register_hook(KeepNetConfig())
     runner.register_hook(PlainHistory())
     runner.register_hook(ReportData())
@@ -78,7 +82,9 @@ def one_line(error: InputError) -> str:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run ``main``; exit 2 after a user's mistake, 130 when interrupted."""
+    """Run ``main``; exit 2 after a user's mistake, 130 when interrupted, 143 when terminated."""
+    ending.terminate_like_an_interrupt()
+    logging.raiseExceptions = False  # a full disk: the log's own tracebacks help nobody
     # all processes of a machine find the same mistake; another machine may have one of its own
     speaks = local_rank() == "0"
     try:
@@ -87,17 +93,20 @@ def run(main: Callable[[], None]) -> None:
         if speaks or isinstance(error, SampleError):
             print(f"error: {one_line(error)}", file=sys.stderr)
         leave(2)
-    except KeyboardInterrupt:
-        if speaks:
-            print("\nInterrupted. The same command with --resume continues.", file=sys.stderr)
-        leave(130)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if outside := ending.explain(error):
+            ending.ignore_signals()
+            line, status = outside
+            if speaks and not (status == ending.TERMINATED and under_torchrun()):
+                print(line, file=sys.stderr)
+            leave(status)
         if over_nccl():
             traceback.print_exc()
             leave(1)
         if "gloo" in str(error):
             # The connection to another process is lost. If that one has stopped, and said why, the
             # launcher is about to end this one, too.
+            ending.end_silently()
             time.sleep(_SECONDS_FOR_LAUNCHER)
         leave_group()
         raise
@@ -140,3 +149,8 @@ def leave_group() -> None:
     if distributed.is_initialized():
         gc.collect()
         distributed.destroy_process_group()
+
+
+def under_torchrun() -> bool:
+    """Whether a launcher runs this, which ends all processes by SIGTERM and says why itself."""
+    return "TORCHELASTIC_RUN_ID" in os.environ

@@ -2,11 +2,16 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
+from mmengine.config import Config
+from mmengine.dist import barrier
 from mmengine.hooks import Hook
 
 from models import InputError
+from models.files import remove_unfinished
 
+from .checkpoints import SetAsideOldRun, noting_how_to_resume, point_at_newest
 from .config import (
     OneLineParser,
     add_arguments,
@@ -17,7 +22,8 @@ from .config import (
 from .hooks import MatchCheckpoint
 from .preface import Preface
 from .run import build_runner, run
-from .work_dir import make_work_dir
+from .run_state import CheckRunState
+from .work_dir import hold, make_work_dir, writes_results
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,7 +45,6 @@ def parse_args() -> argparse.Namespace:
 def main(hooks: Sequence[Hook] = ()) -> None:
     """What the command line says, with these hooks besides the config's."""
     args = parse_args()
-    resume = user_path(args.resume) if args.resume not in (None, "auto") else args.resume
     cfg = load_config(args)
     if args.amp:
         use_amp(cfg)
@@ -47,18 +52,41 @@ def main(hooks: Sequence[Hook] = ()) -> None:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise InputError("--auto-scale-lr: the config has no auto_scale_lr.base_batch_size")
         cfg.auto_scale_lr.enable = True
-    if resume:
-        cfg.resume, cfg.load_from = True, None if resume == "auto" else resume
     make_work_dir(cfg.work_dir)
+    if writes_results(cfg.launcher):
+        hold(cfg.work_dir)
+        remove_unfinished(Path(cfg.work_dir))
+    line = resume_from(cfg, args.resume)
 
     runner = build_runner(cfg)
-    if cfg.resume:
-        runner.register_hook(MatchCheckpoint())
-    runner.register_hook(Preface())
-    for hook in hooks:
+    own = (MatchCheckpoint(), CheckRunState()) if cfg.get("resume") else (SetAsideOldRun(),)
+    for hook in (*own, Preface(), *hooks):
         runner.register_hook(hook)
-    runner.train()
+    if line:
+        runner.logger.info(line)
+    with noting_how_to_resume(runner):
+        barrier()  # last_checkpoint is what it should be
+        runner.train()
     runner.logger.info(f"Done. Checkpoints and logs are in {runner.work_dir}")
+
+
+def resume_from(cfg: Config, path: str | None) -> str | None:
+    """Set what a config resumes from: a checkpoint, or for ``'auto'`` the work dir's newest.
+
+    Where there is none yet, the run starts anew. Returns what to log.
+    """
+    if path is None and cfg.get("resume") and not cfg.get("load_from"):
+        path = "auto"
+    if path is None:
+        return None
+    if path != "auto":
+        cfg.resume, cfg.load_from = True, user_path(path)
+        return None
+    found, line = point_at_newest(cfg.work_dir, write=writes_results(cfg.launcher))
+    cfg.resume = found
+    if found:
+        cfg.load_from = None  # mmengine then takes the work dir's last
+    return line
 
 
 if __name__ == "__main__":

@@ -26,6 +26,12 @@ def make_work_dir(work_dir: str | Path) -> None:
         raise InputError(f"work dir {work_dir}: cannot write there: {error.strerror}") from None
 
 
+def writes_results(launcher: str) -> bool:
+    """Whether this process is the first of all that a launcher has started, or the only one."""
+    names = dict(pytorch="RANK", slurm="SLURM_PROCID", mpi="OMPI_COMM_WORLD_RANK")
+    return launcher == "none" or os.environ.get(names[launcher], "0") == "0"
+
+
 def hold(work_dir: str | Path) -> None:
     """Keep other runs away from a folder, which exists, until this process has ended.
 

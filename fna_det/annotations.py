@@ -19,13 +19,14 @@ from mmdet.datasets.api_wrappers import COCO
 
 from datasets.images import image_size, wrong_size
 from models import DataError, InputError
-from models.errors import shown
+from models.errors import printable, shown
 
 # of so many images, evenly spread, the headers are read to compare sizes
 _COMPARED_IMAGES = 50
 # Corners that are taken for x, y, width, height reach far outside of the image, and so often.
 _FAR, _OFTEN = 1.05, 0.25
 _MOST_PIXELS = 10**6  # of a side
+_LARGEST_AREA = 1e10  # of an object that COCO's evaluation looks at
 # Below it, a box has no area that a detection in float32 could meet. COCO's have two digits.
 _LEAST_PIXELS = 0.01
 _BBOX = "x, y, width, height in pixels"
@@ -221,8 +222,8 @@ class Annotations:
             if missing:
                 slash = "; write / for \\ in file_name" if "\\" in missing[0] else ""
                 self.errors.append(
-                    f"image {missing[0]}: no such file, but the annotations list it{slash}"
-                    f"{_more(missing, of=len(paths))}"
+                    f"image {printable(missing[0], 300)}: no such file, but the "
+                    f"annotations list it{slash}{_more(missing, of=len(paths))}"
                 )
                 return
         self._check_sizes(images, paths)
@@ -429,12 +430,12 @@ class Annotations:
         except OverflowError:
             self.errors.append("an area is too large a number")
             return
-        computed = np.flatnonzero(~(np.isfinite(areas) & (areas > 0)))
+        computed = np.flatnonzero(~((areas > 0) & (areas <= _LARGEST_AREA)))
         for index in computed:
             annotations[index]["area"] = float(boxes[index, 2] * boxes[index, 3])
         if computed.size:
             self.warnings.append(
-                f"{_count(computed, 'annotation')} without area: computed from the box"
+                f"{_count(computed, 'annotation')} without a valid area: computed from the box"
             )
 
     # --- columns

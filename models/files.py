@@ -44,13 +44,53 @@ def locate(path: str | os.PathLike) -> Path:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that, whatever happens, it is the old one or the new one."""
+    """Write a file so that, even after a power failure, it is the old one or the new one.
+
+    Raises:
+        OSError: It cannot be written; ``filename`` says which.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        unfinished.write_bytes(content)
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(unfinished, path)
+        _sync_folder(path.parent)
+    except OSError as error:  # a full disk has no name
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what :func:`write_whole` left in a folder where its process was killed."""
+    for path in folder.glob(".*.tmp"):
+        process = path.name.split(".")[-2]
+        if process.isdecimal() and not _is_alive(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's, or no process's number
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name in a folder last, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def open_regular(path: str | os.PathLike) -> BinaryIO:

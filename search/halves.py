@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
-from torch.utils.data import DataLoader
 
-from engine.resume import seeded_dataloader_cfg
 from models import InputError
 
 PARTS = ("weights", "arch")
@@ -20,7 +18,7 @@ def half_dataloader_cfgs(
     arch_pipeline: Sequence[dict] | None = None,
     arch_batch_size: int | None = None,
 ) -> list[dict]:
-    """The configs of the two halves' loaders, for ``Runner.build_dataloader``: weights', then α's.
+    """The configs of the two halves' loaders: the weights', then α's.
 
     Args:
         dataloader: A config's ``train_dataloader``; left as it is.
@@ -30,29 +28,17 @@ def half_dataloader_cfgs(
     Raises:
         InputError: The split is impossible.
     """
-    if dataloader.get("drop_last") and dataloader.get("batch_sampler"):
-        # such samplers drop more batches than they count, but a resumed run needs the count
-        raise InputError("train_dataloader: drop_last does not go with a batch_sampler in a search")
     if set(split) != {"ratio", "seed"}:
         raise InputError(f"train_cfg.split: {dict(split)}, expected ratio and seed")
     cfgs = []
-    for number, (part, pipeline, batch_size) in enumerate(
-        zip(PARTS, (None, arch_pipeline), (None, arch_batch_size), strict=True)
+    for part, pipeline, batch_size in zip(
+        PARTS, (None, arch_pipeline), (None, arch_batch_size), strict=True
     ):
         cfg = copy.deepcopy(dict(dataloader))
         cfg["dataset"] = split_dataset_cfg(cfg["dataset"], part=part, pipeline=pipeline, **split)
         cfg["batch_size"] = batch_size or cfg["batch_size"]
-        cfgs.append(seeded_dataloader_cfg(cfg, number))
+        cfgs.append(cfg)
     return cfgs
-
-
-def refuse_empty(weights: DataLoader, arch: DataLoader) -> None:
-    """Raise InputError where a half does not fill one batch."""
-    for part, loader in (("weights'", weights), ("held-out", arch)):
-        if len(loader) == 0:
-            raise InputError(
-                f"train_cfg: the {part} half has {len(loader.dataset)} images, not one batch"
-            )
 
 
 def split_dataset_cfg(

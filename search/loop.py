@@ -14,27 +14,33 @@ from mmengine.dist import broadcast, get_rank
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import LOOPS
-from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
+from mmengine.runner import Runner, set_random_seed
 from torch import Tensor, nn
 
+from engine.data import refuse_empty
 from engine.hooks import loaded_path
 from engine.model import task_losses, unwrapped
-from engine.resume import derive_seed, endless_batches
+from engine.resume import (
+    SeededEpochLoop,
+    derive_seed,
+    endless_batches,
+    seeded_dataloader_cfg,
+)
 from models import FNASuperNet, InputError, cost_term, expected_cost, price_list
 
-from .halves import half_dataloader_cfgs, refuse_empty
+from .halves import half_dataloader_cfgs
 from .optimizers import parameters_of, schedule_weights_only
 from .parallel import average_gradients
 from .ranking import Ranking, evaluate, propose
 from .report import ArchReport
 from .turns import Temperature, Turns
 
-# What tells the random numbers of one use from another's; the halves' loaders have 0 and 1.
-_PATH, _WEIGHT_STEP, _ARCH_STEP, _PROPOSE, _RANK = 2, 3, 4, 5, 6
+# What tells the random numbers of one use from another's; 0 are those of the weights' loader.
+_ARCH_DATA, _PATH, _WEIGHT_STEP, _ARCH_STEP, _PROPOSE, _RANK = 1, 2, 3, 4, 5, 6
 
 
 @LOOPS.register_module()
-class ArchAdaptLoop(EpochBasedTrainLoop):
+class ArchAdaptLoop(SeededEpochLoop):
     """Epochs over the weights' half of the train set; from ``arch_start_epoch`` on, α learns too.
 
     A weight step draws one path: uniformly before ``arch_start_epoch``, by softmax(α) after; only
@@ -67,6 +73,8 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
             or a step's loss is not finite.
     """
 
+    images = "train_cfg: the weights' half"
+
     def __init__(
         self,
         runner: Runner,
@@ -91,8 +99,9 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
         self.backbone = _supernet(self.model)
         halves = half_dataloader_cfgs(dataloader, split, arch_pipeline, arch_batch_size)
         super().__init__(runner, halves[0], max_epochs, **validation)
-        self.arch_dataloader = runner.build_dataloader(halves[1], seed=runner.seed)
-        refuse_empty(self.dataloader, self.arch_dataloader)
+        arch_half = seeded_dataloader_cfg(halves[1], _ARCH_DATA)
+        self.arch_dataloader = runner.build_dataloader(arch_half, seed=runner.seed)
+        refuse_empty(self.arch_dataloader, "train_cfg: the held-out half")
         runner.param_schedulers = schedule_weights_only(runner.param_schedulers)
         self.cost = cost_term(cost, self.backbone, seed_net_config)
         # α on the CPU, and the weight step of which it is: an architecture step comes before that
@@ -124,8 +133,7 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
     def run(self) -> nn.Module:
         """Run what is left of the epochs, and return the model."""
         runner = self.runner
-        for loader in (self.dataloader, self.arch_dataloader):
-            loader.batch_sampler.set_seed(runner.seed)  # a resumed run's is known only now
+        self.arch_dataloader.batch_sampler.set_seed(runner.seed)  # a resumed run's is known now
         self._arch_iter = self._arch_steps_before(self.iter)
         self._arch_batches = endless_batches(self.arch_dataloader, self._arch_iter)
         if self._arch_iter:
@@ -151,17 +159,10 @@ class ArchAdaptLoop(EpochBasedTrainLoop):
             self.rank_candidates()
         return model
 
-    def run_epoch(self) -> None:
-        """One pass over the weights' half, or what an interrupted run left of it."""
-        self.runner.call_hook("before_train_epoch")
-        self.runner.model.train()
-        done = self.iter - self.epoch * len(self.dataloader)
-        self.dataloader.batch_sampler.start(self.epoch, done)
-        for index, batch in enumerate(self.dataloader, done):
-            self.run_iter(index, batch)
+    def run_batches(self) -> None:
+        """The steps of an epoch, or what an interrupted run left of them."""
+        super().run_batches()
         self.backbone.set_path(None)
-        self.runner.call_hook("after_train_epoch")
-        self._epoch += 1  # mmengine's loops have no setter
 
     def run_iter(self, idx: int, data_batch: dict | tuple | list) -> None:
         """The architecture steps that are due, then one weight step."""

@@ -64,6 +64,11 @@ class ArchReport(Hook):
         must_match: Settings that a resumed run must share with the checkpoint's.
     """
 
+    results = (
+        *("alpha.json", "architecture.png", "alpha.png", "cost.png"),
+        *("net_config.txt", "candidates.json"),
+    )
+
     def __init__(
         self,
         model: nn.Module,
@@ -263,14 +268,49 @@ class ArchReport(Hook):
             raise InputError(f"checkpoint {path}: is of no architecture adaptation")
         _refuse_other(path, "search space", state.get("search_space", {}), self.search_space)
         _refuse_other(path, "search settings", state.get("settings", {}), self.must_match)
+        if not self._fits(state, checkpoint.get("meta")):
+            raise InputError(f"checkpoint {path}: the state of its search is damaged")
         self.history, self.reported = state["history"], state["reported"]
         self.temperatures, self.costs = state["temperatures"], state["costs"]
         self.warned = state["warned"]
         if self.term.target:
             self.term.weight = state["weight"]
 
+    def _fits(self, state: dict, meta: object) -> bool:
+        """Whether a state is that of this search after the epochs that ``meta`` says."""
+        counts = list(map(len, self.search_space.values()))
+        epochs = meta.get("epoch") if isinstance(meta, dict) else None
+        history, reported, costs = (state.get(key) for key in ("history", "reported", "costs"))
+        return (
+            isinstance(history, list)
+            and len(history) == epochs
+            and all(
+                isinstance(alphas, list)
+                and len(alphas) == len(counts)
+                and all(map(_are_numbers, alphas, counts))
+                for alphas in history
+            )
+            and _are_numbers(reported, len(counts))
+            and all(choice in range(count) for choice, count in zip(reported, counts, strict=True))
+            and _are_numbers(state.get("temperatures"), epochs)
+            and isinstance(costs, list)
+            and all(_are_numbers(point, 3) for point in costs)
+            and _are_numbers([state.get("weight")], 1)
+            and isinstance(state.get("warned"), bool)
+        )
 
-def _refuse_other(path: str, what: str, found: dict, expected: dict) -> None:
+
+def _are_numbers(values: object, count: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    )
+
+
+def _refuse_other(path: str, what: str, found: object, expected: dict) -> None:
+    if not isinstance(found, dict):
+        raise InputError(f"checkpoint {path}: its {what} is damaged")
     for key in expected | found:
         if found.get(key) != expected.get(key):
             raise InputError(

@@ -28,7 +28,11 @@ SEED_META = {
 }
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    if "slow" not in config.getoption("markexpr"):  # asked for by name
+        deselected = [item for item in items if "long" in item.keywords]
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if "long" not in item.keywords]
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):  # not a keyword: those have the folders' names

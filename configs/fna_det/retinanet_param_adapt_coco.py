@@ -11,7 +11,7 @@ sync_bn = "torch"
 input_size = (800, 1088)
 
 # the 1x schedule
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=12, val_interval=1)
+train_cfg = dict(type="SeededEpochLoop", max_epochs=12, val_interval=1)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 

@@ -1,5 +1,5 @@
-# Architecture adaptation of SSDLite on the embedded data set, 4 images of 320x320, sized for a
-# minute or two on two CPU cores: it shows the procedure; finding something takes longer.
+# Architecture adaptation of SSDLite on the embedded data set, 4 images of 256x128, sized for a
+# minute on two CPU cores.
 _base_ = [
     "ssdlite_arch_adapt_coco.py",
     "../_base_/data/toy_city_detection.py",
@@ -8,18 +8,32 @@ _base_ = [
 
 dataset = _base_.dataset
 data_root = dataset.data_root
+# height and width at which MAdds are counted
+input_size = _base_.image_scale[::-1]
 
 model = _base_.ssdlite
 
+resize = dict(_base_.resize, scale=_base_.image_scale)
+train_pipeline = [*_base_.load, resize, _base_.flip, _base_.pack]
+arch_pipeline = [*_base_.load, resize, _base_.pack]
 train_dataloader = dict(
     batch_size=4,
     num_workers=1,
-    dataset=dict(times=1, dataset=dict(dataset, **_base_.splits.train)),
+    dataset=dict(times=1, dataset=dict(dataset, **_base_.splits.train, pipeline=train_pipeline)),
 )
 
-# 80 images in each half: 2 epochs of 20 weight steps, 10 architecture steps in the second
-train_cfg = dict(max_epochs=2, arch_start_epoch=1, weight_steps=2)
-optim_wrapper = _base_.search_optimizers
+# 120 images in each half: 5 epochs of 30 weight steps, in the last 3 as many architecture steps.
+# The cost weighs more than in the real search, which has a thousand times as many steps to find
+# small differences.
+train_cfg = dict(
+    max_epochs=5,
+    arch_start_epoch=2,
+    weight_steps=1,
+    arch_pipeline=arch_pipeline,
+    cost=dict(weight=0.2, input_size=input_size),
+)
+# 90 steps only: larger ones
+optim_wrapper = dict(weights=dict(optimizer=_base_.adamw), arch=dict(optimizer=dict(lr=0.1)))
 param_scheduler = [_base_.warm_up]
 custom_hooks = _base_.cpu_hooks
 default_hooks = dict(logger=_base_.log_often)

@@ -12,7 +12,7 @@ env_cfg = dict(cudnn_benchmark=True)
 # height and width at which MAdds are counted
 input_size = (320, 320)
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=60, val_interval=5)
+train_cfg = dict(type="SeededEpochLoop", max_epochs=60, val_interval=5)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 

@@ -37,7 +37,9 @@ class PlainHistory(Hook):
                 hub["runtime_info"][name] = value.item()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        scalars = checkpoint.get("message_hub", {}).get("log_scalars", {})
+        if not runner.cfg.get("resume"):
+            return  # mmengine reads the weights only
+        scalars = checkpoint["message_hub"]["log_scalars"]
         for name, (values, counts) in scalars.items():
             scalars[name] = HistoryBuffer(values, counts)
 

@@ -75,6 +75,8 @@ def command_of(line, task):
 def run_in(folder, module, arguments, log):
     """``python -m MODULE ARGUMENTS`` with a folder in the place of the repository."""
     os.chdir(folder)
+    # as it is where the command is typed; workers need not import everything again
+    multiprocessing.set_start_method("fork", force=True)
     output = os.open(log, os.O_WRONLY | os.O_CREAT)
     os.dup2(output, 1)
     os.dup2(output, 2)

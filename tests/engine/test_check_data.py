@@ -55,7 +55,7 @@ def test_detection(root, monkeypatch, capsys, tmp_path):
     status, lines, err = check(monkeypatch, capsys, RETINANET, root, "--show-dir", str(folder))
     assert status == 0 and lines[-1] == "No error found"
     assert lines[0].startswith(f"train: 8 images, {boxes} boxes (person ")
-    assert "without area: computed from the box" in lines[1] and "warning: " in lines[1]
+    assert "without a valid area: computed from the box" in lines[1] and "warning: " in lines[1]
     assert any(line.startswith("val: 4 images, ") for line in lines)
     assert "test: the same as val" in lines
     row = next(line for line in lines if "| all " in line)
@@ -63,7 +63,7 @@ def test_detection(root, monkeypatch, capsys, tmp_path):
     assert "ETA" in err
     pictures = sorted(folder.iterdir())
     assert len(pictures) == 8
-    assert cv2.imread(str(pictures[0])).shape == (192, 384, 3)  # as resized
+    assert cv2.imread(str(pictures[0])).shape == (128, 256, 3)  # as resized
 
 
 def test_every_damaged_image_is_listed(root, monkeypatch, capsys):

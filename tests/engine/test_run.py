@@ -50,7 +50,7 @@ def group(monkeypatch):
 ERRORS = [
     (InputError("a mistake"), 2, "error: a mistake\n"),
     (SampleError("a damaged image"), 2, "error: a damaged image\n"),
-    (KeyboardInterrupt(), 130, "--resume continues"),
+    (KeyboardInterrupt(), 130, "Interrupted."),
     (MemoryError("out of it"), 1, "MemoryError: out of it\n"),
 ]
 

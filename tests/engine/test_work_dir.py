@@ -1,4 +1,4 @@
-"""Who holds a folder of results."""
+"""Who holds a folder of results, and what is left there by the dead."""
 
 import multiprocessing
 import os
@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from engine.work_dir import hold
+from engine.work_dir import hold, make_work_dir, writes_results
 from models import InputError
+from models.files import remove_unfinished
 
 FORK = multiprocessing.get_context("fork")
 
@@ -42,3 +43,29 @@ def test_a_folder_is_held_as_long_as_its_process_lives(how, tmp_path):
         hold(tmp_path)
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path):
+    make_work_dir(tmp_path / "a/b")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write there"):
+        make_work_dir(tmp_path / "file/b")
+
+
+def test_the_first_process_of_all_writes(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    assert writes_results("none") and writes_results("slurm")
+    assert not writes_results("pytorch")
+
+
+def test_drafts_of_dead_processes_are_removed(tmp_path):
+    process = FORK.Process(target=int)
+    process.start()
+    process.join()
+    dead, alive = tmp_path / f".a.pth.{process.pid}.tmp", tmp_path / f".a.pth.{os.getpid()}.tmp"
+    other = tmp_path / ".mine.tmp"
+    for path in (dead, alive, other):
+        path.touch()
+    remove_unfinished(tmp_path)
+    assert set(tmp_path.iterdir()) == {alive, other}

@@ -152,9 +152,12 @@ def test_metrics_are_cocos_own(root):
     own.accumulate()
     own.summarize()
     names = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l")
-    assert own.stats[1] > 0.1 and found.keys() >= set(names)
+    assert own.stats[1] > 0.1
     for name, value in zip(names, own.stats, strict=False):
-        assert found[name] == pytest.approx(value, abs=6e-4), name
+        if value == -1:  # no object is of that size
+            assert name not in found
+        else:
+            assert found[name] == pytest.approx(value, abs=6e-4), name
     precision = own.eval["precision"][:, :, :, 0, -1]  # IoU, recall, category, of any size, at 100
     for label, name in enumerate(CLASSES):
         of_class = precision[:, :, label]

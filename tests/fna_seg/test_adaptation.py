@@ -29,7 +29,7 @@ SMALL = [
 ]
 ADAPT = [
     *SMALL,
-    *(f"{split}_dataloader.{option}" for option in LOADER for split in ("val", "test")),
+    *(f"test_dataloader.{option}" for option in LOADER),
     "train_cfg.max_iters=4",
     "default_hooks.checkpoint.interval=2",
     "custom_hooks.2.iterations=2",

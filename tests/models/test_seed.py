@@ -1,10 +1,11 @@
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from models import FNABackbone, InputError, load_seed, seed
+from models import FNABackbone, InputError, load_seed
 from models.seed import read_seed, save_seed
 from tests.conftest import ARCHITECTURES, REPO, SEED_META, net_config_file, randomize
 
@@ -73,11 +74,10 @@ def test_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch, seed_networ
     path = tmp_path / "seed.pth"
     path.write_bytes(b"old")
 
-    def half(path, content):
-        path.open("wb").write(content[:9])
+    def interrupt(descriptor):  # when the content is written, under another name
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(seed.Path, "write_bytes", half)
+    monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         save_seed(seed_network.state_dict(), SEED_META, path)
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1

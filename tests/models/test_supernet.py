@@ -105,10 +105,12 @@ def derived_twin(supernet: FNASuperNet, path: list[int], space: dict) -> FNABack
         for number, op in enumerate(real):
             prefix = f"blocks.{stage}.layers.{number}."
             weights |= {prefix + key: tensor for key, tensor in op.state_dict().items()}
-    missing, unexpected = twin.load_state_dict(weights, strict=False)
+    own = twin.state_dict()
+    missing = own.keys() - weights.keys()
     norms = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    assert not unexpected and all(key.endswith(norms) for key in missing)
-    assert not any(twin.get_parameter(k).dim() > 1 for k in missing if k.endswith("weight"))
+    assert weights.keys() <= own.keys() and all(key.endswith(norms) for key in missing)
+    assert not any(own[key].dim() > 1 for key in missing if key.endswith("weight"))
+    twin.load_state_dict(own | weights)
     return twin
 
 

@@ -62,6 +62,7 @@ def make_runner(work_dir: Path, max_iters: int, resume: bool) -> Runner:
             "checkpoint": {"type": "CheckpointHook", "interval": 1, "by_epoch": False},
         },
         resume=resume,
+        cfg={"resume": resume},
         custom_hooks=[{"type": "PlainHistory"}],
         experiment_name=f"{work_dir.name}_{max_iters}",
     )
