@@ -1,4 +1,4 @@
-# Architecture adaptation of SSDLite on the embedded data set, 4 images of 256x128, sized for a
+# Architecture adaptation of SSDLite on the embedded data set, 8 images of 256x128, sized for a
 # minute on two CPU cores.
 _base_ = [
     "ssdlite_arch_adapt_coco.py",
@@ -17,7 +17,7 @@ resize = dict(_base_.resize, scale=_base_.image_scale)
 train_pipeline = [*_base_.load, resize, _base_.flip, _base_.pack]
 arch_pipeline = [*_base_.load, resize, _base_.pack]
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=8,
     num_workers=1,
     dataset=dict(times=1, dataset=dict(dataset, **_base_.splits.train, pipeline=train_pipeline)),
 )
