@@ -11,7 +11,7 @@ data_root = dataset.data_root
 # height and width at which MAdds are counted
 input_size = _base_.image_scale[::-1]
 
-model = _base_.retinanet
+model = dict(_base_.retinanet, backbone=dict(share_weights=True))
 
 resize = dict(_base_.resize, scale=_base_.image_scale)
 train_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.flip, _base_.pack]
@@ -27,12 +27,13 @@ train_dataloader = dict(
 # small differences.
 train_cfg = dict(
     max_epochs=5,
-    arch_start_epoch=2,
+    arch_start_epoch=1,
     arch_pipeline=arch_pipeline,
-    cost=dict(weight=0.03, input_size=input_size),
+    cost=dict(target="1.0 seed", rate=0.05, negative=True, input_size=input_size),
+    ranking=dict(candidates=12, batches=6),
 )
 # 90 steps only: larger ones
-optim_wrapper = dict(weights=dict(optimizer=_base_.adamw), arch=dict(optimizer=dict(lr=0.1)))
+optim_wrapper = dict(weights=dict(optimizer=_base_.adamw), arch=dict(optimizer=_base_.arch_adam))
 param_scheduler = [_base_.warm_up]
 custom_hooks = _base_.cpu_hooks
 default_hooks = dict(logger=_base_.log_often)
