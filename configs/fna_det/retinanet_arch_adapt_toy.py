@@ -22,9 +22,9 @@ train_dataloader = dict(
     dataset=dict(dataset, **_base_.splits.train, pipeline=train_pipeline),
 )
 
-# 120 images in each half: 5 epochs of 30 weight steps, in the last 3 as many architecture steps.
-# The cost weighs more than in the real search, which has a thousand times as many steps to find
-# small differences.
+# 120 images in each half: 5 epochs of 30 weight steps, in the last 4 as many architecture steps. A
+# budget in place of a fixed weight of the cost, and shared weights, of which an architecture step
+# takes half the time; then the best of 12 proposals that keep to the budget.
 train_cfg = dict(
     max_epochs=5,
     arch_start_epoch=1,
@@ -32,7 +32,6 @@ train_cfg = dict(
     cost=dict(target="1.0 seed", rate=0.05, negative=True, input_size=input_size),
     ranking=dict(candidates=12, batches=6),
 )
-# 90 steps only: larger ones
 optim_wrapper = dict(weights=dict(optimizer=_base_.adamw), arch=dict(optimizer=_base_.arch_adam))
 param_scheduler = [_base_.warm_up]
 custom_hooks = _base_.cpu_hooks

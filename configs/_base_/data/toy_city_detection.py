@@ -42,9 +42,8 @@ retinanet = dict(
 # Maps of 16x8 (two), 8x4 and 4x2, each with two sizes and three shapes of anchors: SSD's own boxes
 # on its six maps cover half of the objects.
 _map_channels = (96, 576, 1280, 256)
-ssdlite_maps = (5, "6.expand", 8)  # out_indices
 ssdlite = dict(
-    backbone=dict(out_indices=ssdlite_maps),
+    backbone=dict(out_indices=(5, "6.expand", 8)),
     neck=dict(
         in_channels=_map_channels[:3],
         out_channels=_map_channels,
