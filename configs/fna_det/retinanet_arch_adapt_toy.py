@@ -11,7 +11,7 @@ data_root = dataset.data_root
 # height and width at which MAdds are counted
 input_size = _base_.image_scale[::-1]
 
-model = dict(_base_.retinanet, backbone=dict(share_weights=True))
+model = dict(_base_.retinanet, backbone=dict(ops=_base_.toy_ops, share_weights=True))
 
 resize = dict(_base_.resize, scale=_base_.image_scale)
 train_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.flip, _base_.pack]

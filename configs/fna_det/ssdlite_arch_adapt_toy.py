@@ -11,7 +11,10 @@ data_root = dataset.data_root
 # height and width at which MAdds are counted
 input_size = _base_.image_scale[::-1]
 
-model = dict(_base_.ssdlite, backbone=dict(_base_.ssdlite.backbone, share_weights=True))
+model = dict(
+    _base_.ssdlite,
+    backbone=dict(_base_.ssdlite.backbone, ops=_base_.toy_ops, share_weights=True),
+)
 
 resize = dict(_base_.resize, scale=_base_.image_scale)
 train_pipeline = [*_base_.load, resize, _base_.flip, _base_.pack]

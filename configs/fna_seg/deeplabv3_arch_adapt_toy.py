@@ -14,7 +14,7 @@ input_size = crop_size
 
 model = dict(
     data_preprocessor=dict(size=crop_size),
-    backbone=dict(share_weights=True),
+    backbone=dict(ops=_base_.toy_ops, share_weights=True),
     decode_head=_base_.decode_head,
 )
 
