@@ -29,7 +29,7 @@ train_cfg = dict(
     max_epochs=5,
     arch_start_epoch=1,
     arch_pipeline=arch_pipeline,
-    cost=dict(target="1.0 seed", rate=0.05, negative=True, input_size=input_size),
+    cost=dict(target="0.99 seed", rate=0.05, negative=True, input_size=input_size),
     ranking=dict(candidates=12, batches=6),
 )
 optim_wrapper = dict(weights=dict(optimizer=_base_.adamw), arch=dict(optimizer=_base_.arch_adam))

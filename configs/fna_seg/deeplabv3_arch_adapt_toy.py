@@ -28,15 +28,15 @@ train_dataloader = dict(
 )
 
 custom_hooks = _base_.cpu_hooks
-# 120 images in each half: 5 epochs of 30 weight steps, in the last 4 as many architecture steps. A
+# 120 images in each half: 4 epochs of 30 weight steps, in the last 3 as many architecture steps. A
 # budget in place of a fixed weight of the cost, and shared weights, of which an architecture step
 # takes half the time; then the best of 30 proposals that keep to the budget.
 train_cfg = dict(
-    max_epochs=5,
+    max_epochs=4,
     arch_start_epoch=1,
     split=dict(ratio=0.5),
     arch_pipeline=arch_pipeline,
-    cost=dict(target="1.0 seed", rate=0.05, negative=True, input_size=input_size),
+    cost=dict(target="0.97 seed", rate=0.05, negative=True, input_size=input_size),
     ranking=dict(candidates=30, batches=6),
 )
 optim_wrapper = dict(
