@@ -27,7 +27,8 @@ train_dataloader = dict(
 
 # 120 images in each half: 5 epochs of 30 weight steps, in the last 4 as many architecture steps. A
 # budget in place of a fixed weight of the cost, and shared weights, of which an architecture step
-# takes half the time; then the best of 30 proposals that keep to the budget.
+# takes half the time; then the best of 30 proposals that keep to the budget,
+# which is just below the published network's.
 train_cfg = dict(
     max_epochs=5,
     arch_start_epoch=1,
