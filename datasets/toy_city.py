@@ -24,7 +24,7 @@ from pycocotools import mask as coco_mask
 
 from datasets.toy_city_scene import Scene
 
-VERSION = 2  # counts up whenever the same parameters would give other files than before
+VERSION = 3  # counts up whenever the same parameters would give other files than before
 PARAMETERS_FILE = "toy_city.json"
 SEED_STRIDE = 1_000_000  # of data sets; their validation scenes begin half a stride later
 MIN_VISIBLE_AREA = 30  # objects of which less shows are left out, as annotators do

@@ -42,33 +42,33 @@ car 3.9 1.5 6.4 9.4: = 26 3;
   poly glass -1.35 .97 -.25 .97 -.25 1.4 -.85 1.4; poly glass -.15 .97 1 .97 .55 1.4 -.15 1.4;
   box red -1.95 .62 -1.7 .84; box light 1.68 .6 1.93 .78; disc dark -1.2 .36 .36 1.2 .36 .36;
   disc grey*1.4 -1.2 .36 .18 1.2 .36 .18
-motorcycle 2.3 1.9 4.8 7.5: = 32 4; poly grey*.6 -.75 .3 .6 .3 .55 .75 -.6 .75;
+motorcycle 2.3 1.9 4.8 6.3: = 32 4; poly grey*.6 -.75 .3 .6 .3 .55 .75 -.6 .75;
   limb grey*1.4 .15 .1 .28 -.95 .36; disc dark -.8 .38 .38 .8 .38 .38;
   disc grey -.8 .38 .17 .8 .38 .17; limb grey*1.2 .12 .8 .38 .5 1.15 .3 1.2;
   poly paint -.2 .7 .6 .62 .62 1.05 0 1.05; poly dark -.95 .85 -.1 .72 -.05 .95 -.9 1;
   poly paint -1.1 .78 -.6 .72 -.6 .88 -1.1 .96; disc light .66 .98 .13
-bicycle 2.2 2.1 4.8 7.5: = 33 2; disc none -.62 .46 .46 .62 .46 .46;
+bicycle 2.2 2.1 4.8 6.3: = 33 2; disc none -.62 .46 .46 .62 .46 .46;
   ring dark -.62 .46 .46 .37 .62 .46 .46 .37;
-  limb bright .09 -.62 .46 -.28 1 .5 .98 -.02 .45 -.62 .46; limb bright .09 -.02 .45 -.3 1.02;
-  limb bright .09 .62 .46 .46 1.15; limb dark .1 -.42 1.06 -.16 1.06; limb dark .1 .4 1.2 .62 1.16
-rider: = 25 1; limb cloth*.5 .2 -.3 1.05 .22 .83 .05 .35; limb cloth .36 -.26 1.15 .02 1.63;
-  limb skin .12 .05 1.55 .34 1.23 .55 1.25; disc paint .12 2.02 .22; disc skin .17 1.92 .16
-person 0.9 1.8 4 6: = 24 1; limb cloth*.5 .19 -.05 .85 -.16 .45 -.22 .07;
-  limb cloth*.6 .19 .05 .85 .17 .45 .14 .07; limb paint*.8 .13 -.16 1.4 -.27 1.1 -.22 .85;
-  poly paint -.2 .8 .2 .8 .25 1.46 -.25 1.46; limb paint*.9 .13 .18 1.4 .27 1.1 .35 .88;
-  disc hair 0 1.68 .18; disc skin .03 1.61 .14
-traffic light 0.8 3.4 4.2 6: = 19 10; box dark -.38 1.9 .38 3.4; disc go 0 2.17 .2;
-  disc yellow*.3 0 2.65 .2; disc halt 0 3.13 .2; = 17; box grey -.12 0 .12 1.9
-stop sign 1.3 2.8 3.9 5.5: = 17; box grey -.1 0 .1 1.9; = 20 13; disc8 white 0 2.2 .64;
-  disc8 red 0 2.2 .56; box white -.4 2.06 -.25 2.34 4 .21
-round sign 1.1 2.6 3.9 6: = 17; box grey -.1 0 .1 1.9; = 20; disc blue 0 2.1 .5
-lamp: = 17; box grey*.8 -.16 0 .16 5.2; limb grey*.8 .2 0 5.1 1.1 5.3; box light .8 5.1 1.5 5.28
+  limb bright .13 -.62 .46 -.28 1 .5 .98 -.02 .45 -.62 .46; limb bright .13 -.02 .45 -.3 1.02;
+  limb bright .13 .62 .46 .46 1.15; limb dark .1 -.42 1.06 -.16 1.06; limb dark .1 .4 1.2 .62 1.16
+rider: = 25 1; limb cloth*.5 .28 -.3 1.05 .22 .83 .05 .35; limb cloth .5 -.26 1.15 .02 1.63;
+  limb skin .16 .05 1.55 .34 1.23 .55 1.25; disc paint .12 2.05 .28; disc skin .17 1.95 .2
+person 1.1 1.9 4 5.2: = 24 1; limb cloth*.5 .27 -.08 .85 -.19 .45 -.25 .1;
+  limb cloth*.6 .27 .08 .85 .2 .45 .17 .1; limb paint*.8 .18 -.24 1.4 -.37 1.1 -.32 .85;
+  poly paint -.28 .8 .28 .8 .33 1.5 -.33 1.5; limb paint*.9 .18 .26 1.4 .37 1.1 .45 .88;
+  disc hair 0 1.7 .22; disc skin .03 1.62 .17
+traffic light 1.1 3.4 4.2 5.6: = 19 10; box dark -.52 1.6 .52 3.4; disc go 0 1.94 .26;
+  disc yellow*.3 0 2.5 .26; disc halt 0 3.06 .26; = 17; box grey -.2 0 .2 1.6
+stop sign 1.5 2.8 3.9 5.5: = 17; box grey -.2 0 .2 1.9; = 20 13; disc8 white 0 2.1 .74;
+  disc8 red 0 2.1 .65; box white -.47 1.94 -.29 2.26 4 .25
+round sign 1.3 2.7 3.9 5.5: = 17; box grey -.2 0 .2 1.9; = 20; disc blue 0 2.05 .65
+lamp: = 17; box grey*.8 -.28 0 .28 5.2; limb grey*.8 .2 0 5.1 1.1 5.3; box light .8 5.1 1.5 5.28
 tree: = 21; limb wood .4 0 0 0 2.2; disc11 leaf*.7 -.9 2.8 .7 .8 2.7 .7 0 2.6 .8;
   disc11 leaf*.85 -1 3.4 .7 1 3.3 .8 .2 3 .7; disc11 leaf -.5 3.3 .7 .6 3.7 .6 0 4 .7;
   disc11 leaf*1.15 -.5 3.9 .5 .3 3.5 .5 -.1 4.3 .4
-fence: = 13; box none 0 0 8 1.6; box wood*.8 0 .35 8 .53 1 0 2 .85;
-  box wood*1.3 .05 .05 .31 1.6 19 .42
-wall: = 12; box brick 0 0 8 2; box brick*.8 0 .36 8 .42 1 0 5 .36; box brick*.8 .4 0 .46 2 10 .8
+fence: = 13; box none 0 0 8 2.2; box wood*.8 0 .45 8 .7 1 0 2 1.1;
+  box wood*1.3 .05 .05 .31 2.2 19 .42
+wall: = 12; box brick 0 0 8 2.2; box brick*.8 0 .36 8 .42 1 0 6 .36; box brick*.8 .4 0 .46 2.2 10 .8
 park: = 22; body lawn 9 0 -.1 8 -.1 8 1.2 0 1.2
 house1: = 11; body2 house 8 0 0 8 0 8 3.4 0 3.4; poly roof -.2 3.3 8.2 3.3 7.2 5.4 .8 5.4;
   box pane .5 1 1.6 2.4 4 1.95; box wood .5 0 1.6 2.3 1

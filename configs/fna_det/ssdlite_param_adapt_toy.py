@@ -1,4 +1,4 @@
-# Parameter adaptation of SSDLite on the embedded data set, 4 images of 256x128, sized for three
+# Parameter adaptation of SSDLite on the embedded data set, 8 images of 256x128, sized for three
 # quarters of a minute on two CPU cores: small images, few iterations.
 _base_ = [
     "ssdlite_param_adapt_coco.py",
@@ -18,14 +18,14 @@ resize = dict(_base_.resize, scale=_base_.image_scale)
 train_pipeline = [*_base_.load, resize, _base_.flip, _base_.pack]
 test_pipeline = [_base_.load_image, resize, _base_.load_boxes, _base_.pack_tested]
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=8,
     num_workers=1,
     dataset=dict(times=1, dataset=dict(dataset, **splits.train, pipeline=train_pipeline)),
 )
 val_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-# 240 images, 3 epochs of 60 iterations. The head takes larger steps, because its last BN must learn
+# 240 images, 3 epochs of 30 iterations. The head takes larger steps, because its last BN must learn
 # the scale of scores and deltas, which starts at 1.
 train_cfg = dict(max_epochs=3, val_begin=100)  # evaluated once, by test.sh
 optim_wrapper = dict(
@@ -34,7 +34,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     _base_.warm_up,
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=0, end=180, eta_min=0),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=0, end=90, eta_min=0),
 ]
 custom_hooks = _base_.cpu_hooks
 default_hooks = dict(logger=_base_.log_often)

@@ -32,12 +32,15 @@ custom_hooks = [
     *_base_.cpu_hooks,
     dict(type="UpdateBNStatistics", iterations=10, interval=10),
 ]
-# 240 images, 3 passes of 60 iterations; not evaluated before the end, and then by test.sh
-train_cfg = dict(max_iters=180, val_begin=10_000)
-optim_wrapper = dict(optimizer=dict(_base_.adamw, lr=2e-3))
+# 240 images, 3.5 passes of 60 iterations; not evaluated before the end, and then by test.sh
+train_cfg = dict(max_iters=210, val_begin=10_000)
+optim_wrapper = dict(
+    optimizer=dict(_base_.adamw, lr=2e-3),
+    paramwise_cfg=dict(custom_keys={"decode_head": dict(lr_mult=4)}),
+)
 param_scheduler = [
     dict(_base_.warm_up, start_factor=0.01, end=10),
-    dict(type="PolyLR", power=0.9, eta_min=0, by_epoch=False, begin=10, end=180),
+    dict(type="PolyLR", power=0.9, eta_min=0, by_epoch=False, begin=10, end=210),
 ]
-default_hooks = dict(logger=_base_.log_often, checkpoint=dict(interval=60))
+default_hooks = dict(logger=_base_.log_often, checkpoint=dict(interval=70))
 auto_scale_lr = dict(base_batch_size=4)

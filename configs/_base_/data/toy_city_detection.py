@@ -39,14 +39,28 @@ retinanet = dict(
         anchor_generator=dict(octave_base_scale=2, strides=[16, 32, 64]),
     ),
 )
+# Maps of 16x8 (two), 8x4 and 4x2, each with two sizes and three shapes of anchors: SSD's own boxes
+# on its six maps cover half of the objects.
+_map_channels = (96, 576, 1280, 256)
 ssdlite = dict(
+    backbone=dict(out_indices=(5, "6.expand", 8)),
+    neck=dict(
+        in_channels=_map_channels[:3],
+        out_channels=_map_channels,
+        level_strides=(2,),
+        level_paddings=(1,),
+    ),
     bbox_head=dict(
         num_classes=num_classes,
-        # for maps of 16x8, 8x4, 4x2, 2x1, 1x1 and 1x1
+        in_channels=_map_channels,
         anchor_generator=dict(
-            min_sizes=[20, 36, 56, 80, 110, 140],
-            max_sizes=[36, 56, 80, 110, 140, 170],
-            strides=[16, 32, 64, 128, 256, 256],
+            _delete_=True,
+            type="AnchorGenerator",
+            strides=[16, 16, 32, 64],
+            base_sizes=[22, 44, 80, 120],
+            scales=[1.0, 1.41],
+            ratios=[0.5, 1.0, 2.2],
+            center_offset=0.5,
         ),
-    )
+    ),
 )
