@@ -40,7 +40,7 @@ def terminate_where_interrupts_are_ignored(folder):
 
 
 def fill_the_disk(folder):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
     write_whole(folder / "epoch_1.pth", bytes(1000))
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS
 
 from fna_seg.sliding import window_starts
@@ -33,7 +34,8 @@ def model():
     )
     model = dict(type="SlidingEncoderDecoder", backbone=backbone, decode_head=head)
     test_cfg = dict(mode="slide", crop_size=WINDOW, stride=STRIDE)
-    return randomize(MODELS.build(dict(model, test_cfg=test_cfg))).eval()
+    with DefaultScope.overwrite_default_scope("mmseg"):  # another test's may be in force
+        return randomize(MODELS.build(dict(model, test_cfg=test_cfg))).eval()
 
 
 def slow_scores(model, image):
