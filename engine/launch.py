@@ -145,17 +145,24 @@ def start_processes(processes: int) -> None:
 
 
 def status_of(failures: Mapping[int, ProcessFailure]) -> int:
-    """The exit status for processes that failed, by rank; says which one was killed."""
-    for rank, failure in failures.items():
-        code = failure.exitcode
-        number = signal.SIGTERM if code == ending.TERMINATED else -code
-        if number > 0:
-            print(
-                f"error: process {rank} was killed (signal {number}).{HOW_TO_RESUME}",
-                file=sys.stderr,
-            )
-            return 128 + number
-    return next(iter(failures.values())).exitcode
+    """The exit status for processes that failed, by rank; says which one was killed.
+
+    Once one has failed, the launcher ends the others by SIGTERM: they are not the reason.
+    """
+    statuses = {rank: _as_in_a_shell(failure.exitcode) for rank, failure in failures.items()}
+    own = {rank: code for rank, code in statuses.items() if code != ending.TERMINATED} or statuses
+    # the others of a killed one have lost a connection, and failed, too
+    rank, status = max(own.items(), key=lambda item: item[1] > 128)
+    if status > 128:
+        print(
+            f"error: process {rank} was killed (signal {status - 128}).{HOW_TO_RESUME}",
+            file=sys.stderr,
+        )
+    return status
+
+
+def _as_in_a_shell(exitcode: int) -> int:
+    return exitcode if exitcode >= 0 else 128 - exitcode
 
 
 if __name__ == "__main__":

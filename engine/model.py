@@ -1,6 +1,7 @@
 """The model of a config or of a run."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from .architecture import check_weights, take_net_config
 from .compat.safe_load import load_checkpoint_file
 from .config import REPO, read_config
 from .released import convert
+
+# mmseg's on a setting that does not go with weights of classes
+MMSEG_ADVICE = "Default ``avg_non_ignore`` is False"
 
 
 def build_model(
@@ -83,7 +87,9 @@ def load_model(
     take_net_config(cfg, loaded, where, asked)
 
     init_default_scope(cfg.default_scope)
-    model = MODELS.build(cfg.model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", MMSEG_ADVICE, UserWarning)
+        model = MODELS.build(cfg.model)
     if converted := convert(loaded, model, where):
         loaded = dict(loaded, state_dict=converted[0])
     check_weights(model, loaded, where, cfg)

@@ -20,6 +20,7 @@ _FOR_THE_FILE = (
     "Hooks will be executed in the following order:",
     "Distributed training is not used",
     "Checkpoints will be saved to",
+    "paramwise_options -- ",
 )
 
 

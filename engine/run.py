@@ -24,6 +24,7 @@ from . import ending
 from .compat.safe_load import PlainHistory
 from .data import CheckBatches, ReportData
 from .hooks import ConvertReleased, KeepNetConfig
+from .model import MMSEG_ADVICE
 from .resume import DueEvaluation
 from .runner import CarefulRunner
 
@@ -45,6 +46,7 @@ def build_runner(cfg: Config) -> Runner:
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     # mmseg's advice on sizes of images, which are what the data set gives
     warnings.filterwarnings("ignore", "When align_corners=True", UserWarning)
+    warnings.filterwarnings("ignore", MMSEG_ADVICE, UserWarning)
     # configs ask for it on GPUs; on CPU it means nothing
     warnings.filterwarnings("ignore", "'pin_memory' argument is set as true", UserWarning)
     accept_no_compiler()

@@ -71,12 +71,21 @@ class CheckedSegDataset(BaseSegDataset):
         """Labels whose image is missing, in one line or none."""
         if self.ann_file or self.backend_args is not None:
             return []  # the list chooses
-        used = {self.get_data_info(index)["seg_map_path"] for index in range(len(self))}
-        folder = self.data_prefix["seg_map_path"]
-        names = fileio.list_dir_or_file(
-            folder, list_dir=False, suffix=self.seg_map_suffix, recursive=True
+        # from the folders, because a search's half uses only some of the images
+        labels, images = (
+            {
+                name.removesuffix(suffix)
+                for name in fileio.list_dir_or_file(
+                    self.data_prefix[key], list_dir=False, suffix=suffix, recursive=True
+                )
+            }
+            for key, suffix in (
+                ("seg_map_path", self.seg_map_suffix),
+                ("img_path", self.img_suffix),
+            )
         )
-        unused = sorted({str(Path(folder, name)) for name in names} - {*map(str, map(Path, used))})
+        folder = self.data_prefix["seg_map_path"]
+        unused = sorted(str(Path(folder, name + self.seg_map_suffix)) for name in labels - images)
         if not unused:
             return []
         return [f"{len(unused)} labels without an image, first {unused[0]}: left out"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .backbone import FNABackbone
-from .cost import COSTS, Cost, CostTerm, fixed_cost, price_list
+from .cost import Cost, CostTerm, build_cost, fixed_cost, price_list
 from .errors import InputError
 from .net_config import NetConfig
 from .supernet import FNASuperNet
@@ -108,10 +108,7 @@ def cost_term(
     for key in ("rate", "damping"):
         if not _is_number(learning[key]) or learning[key] <= 0:
             raise InputError(f"cost: {key} {learning[key]!r}, expected a number above 0")
-    try:
-        cost = COSTS.build(cfg)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"cost: {error}") from None
+    cost = build_cost(cfg)
     prices, fixed = price_list(supernet, cost, input_size), fixed_cost(supernet, cost, input_size)
     target = _absolute(target, cost, lambda: _seed_cost(seed, supernet, cost, input_size))
     least, greatest = (

@@ -73,6 +73,22 @@ class MAdds:
         return float(count_madds(op, size, channels))
 
 
+def build_cost(cfg: dict) -> Cost:
+    """The cost of a config: its ``type`` and settings.
+
+    Raises:
+        InputError: A setting is missing or unknown.
+    """
+    settings = dict(cfg)
+    try:
+        # not COSTS.build, which warns in the scope of mmdet or mmseg
+        return COSTS.module_dict[settings.pop("type")](**settings)
+    except KeyError as error:
+        raise InputError(f"cost: {error.args[0]} is missing or unknown") from None
+    except TypeError as error:
+        raise InputError(f"cost: {error}") from None
+
+
 def price_list(supernet: FNASuperNet, cost: Cost, input_size: tuple[int, int]) -> Tensor:
     """What every candidate costs at the input that its layer sees.
 
@@ -157,12 +173,9 @@ class CostTerm:
         cfg = dict(cfg)
         try:
             numbers = {key: cfg.pop(key) for key in ("weight", "base", "scale", "input_size")}
-            # not COSTS.build, which warns in the scope of mmdet or mmseg
-            return cls(COSTS.module_dict[cfg.pop("type")](**cfg), **numbers)
         except KeyError as error:
             raise InputError(f"cost: {error.args[0]} is missing or unknown") from None
-        except TypeError as error:
-            raise InputError(f"cost: {error}") from None
+        return cls(build_cost(cfg), **numbers)
 
     def __call__(self, expected: Tensor) -> Tensor:
         """Expected cost, a scalar → the term, a scalar."""
@@ -180,11 +193,11 @@ class CostTerm:
 
 
 def _meta_without_norms(module: nn.Module) -> nn.Module:
-    """A copy to count on, in evaluation mode. BN counts nothing, and refuses 1×1 maps."""
+    """A copy to count on, in evaluation mode. Norms count nothing, and refuse 1×1 maps."""
     meta = copy.deepcopy(module).to("meta").eval()
     for parent in list(meta.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, nn.BatchNorm2d | nn.SyncBatchNorm):
+            if isinstance(child, nn.BatchNorm2d | nn.SyncBatchNorm | nn.GroupNorm):
                 setattr(parent, name, nn.Identity())
     return meta
 

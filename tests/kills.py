@@ -60,6 +60,7 @@ VALIDATED = (
     *COMMON,
     "val_dataloader.num_workers=0",
     "val_dataloader.persistent_workers=False",
+    "train_cfg.val_begin=1",
 )
 RETINANET = (
     "model.neck.out_channels=16",
@@ -67,7 +68,7 @@ RETINANET = (
     "model.bbox_head.feat_channels=16",
     "model.bbox_head.stacked_convs=1",
 )
-DEEPLAB = ("model.decode_head.channels=16",)
+DEEPLAB = ("model.decode_head.channels=32",)
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,16 @@ class Kind:
 
 
 KINDS = {
-    "search, detection": Kind("configs/fna_det/retinanet_arch_adapt_toy.py", (*SEARCH, *RETINANET)),
+    "search, detection": Kind(
+        "configs/fna_det/retinanet_arch_adapt_toy.py",
+        (*SEARCH, *RETINANET, "train_cfg.cost.target=0.049"),
+    ),
     "search, segmentation": Kind(
         "configs/fna_seg/deeplabv3_arch_adapt_toy.py",
         (
             *SEARCH,
             *DEEPLAB,
+            "train_cfg.cost.target=0.087",
             "default_hooks.checkpoint.by_epoch=False",
             "default_hooks.checkpoint.interval=2",  # in the middle of an epoch
         ),
@@ -302,7 +307,7 @@ def _settled(checkpoint: dict) -> dict:
     hub, meta = checkpoint["message_hub"], checkpoint["meta"]
     for name in [name for name in hub["log_scalars"] if name.endswith("time")]:
         del hub["log_scalars"][name]
-    for name in ("eta", "experiment_name", "last_ckpt"):
+    for name in ("eta", "experiment_name", "last_ckpt", "best_ckpt"):
         hub["runtime_info"].pop(name, None)
     for name in ("time", "experiment_name", "cfg"):
         meta.pop(name, None)
