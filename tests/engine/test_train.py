@@ -262,6 +262,7 @@ BAD = {
             "--cfg-options",
             "train_dataloader.batch_size=1",
             "train_dataloader.num_workers=0",
+            "val_dataloader.num_workers=0",
         ],
         "expected batch_size of 2 or more and drop_last=True",
     ),
