@@ -23,11 +23,13 @@ class StatusLine:
             when the work begins, when it ends, and at most every ``seconds`` between.
         prefix: What each line begins with.
         seconds: See ``stream``.
+        only_end: A terminal is shown the last word only, because its line is another work's.
     """
 
-    def __init__(self, stream: TextIO, prefix: str, seconds: float = 30):
+    def __init__(self, stream: TextIO, prefix: str, seconds: float = 30, only_end: bool = False):
         self.stream, self.prefix, self.seconds = stream, prefix, seconds
         self.rewrites = stream.isatty()
+        self.only_end = only_end and self.rewrites
         self.wrote = time.monotonic()
 
     def begin(self) -> None:
@@ -43,6 +45,8 @@ class StatusLine:
         self._write(text, last=True)
 
     def _write(self, text: str, last: bool = False) -> None:
+        if self.only_end and not last:
+            return
         line = f"{self.prefix}  {text}"
         if self.rewrites:
             room = (os.get_terminal_size(self.stream.fileno()).columns or 80) - 1

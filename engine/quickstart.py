@@ -19,6 +19,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TextIO
 
+import torch
+
 from models import InputError
 from models.files import write_whole
 
@@ -28,7 +30,7 @@ from .config import REPO, OneLineParser, import_scope, user_path
 from .contact_sheet import ContactSheet
 from .progress import ShowProgress, StatusLine, clock
 from .run import run
-from .steps import Command, Steps
+from .steps import Command, Step, Steps
 from .tables import format_table, read_row
 
 # Of uniform's entropy: a search whose alpha ends above it has not decided.
@@ -146,18 +148,17 @@ class Quickstart:
         began = time.monotonic()
         do = self.steps.do
         self.steps.say(f"{self.title}, in {len(_STEPS)} steps")
-        do("data", "data set", self._draw_data)
-        do("seed", "seed network", self._get_seed)
+        do(Step("data", "data set", self._draw_data))
+        do(Step("seed", "seed network", self._get_seed))
         found = [self.search_dir / name for name in ("net_config.txt", "alpha.json")]
-        do("search", "search (architecture adaptation)", self._search, found, self._decision)
+        title = "search (architecture adaptation)"
+        do(Step("search", title, self._search, found, self._decision))
         drawing = (self.search_dir / "architecture.png").read_bytes()
         write_whole(self.results / "architecture.png", drawing)
-        for network in NETWORKS:
-            title = f"{network.title}: parameter adaptation"
-            products = [self.results / network.name / "metrics.json"]
-            products += [self.sheet] if network.name == "fna" else []
-            work, about = partial(self._adapt, network), partial(self._accuracy, network)
-            do(network.name, title, work, products, about)
+        adaptations = [self._adaptation(network) for network in NETWORKS]
+        at_once = 1 if torch.cuda.is_available() else min(2, len(os.sched_getaffinity(0)))
+        for start in range(0, len(adaptations), at_once):
+            self.steps.do_together(adaptations[start : start + at_once])
         self._report()
         self.steps.say(f"Finished in {clock(time.monotonic() - began)} min.")
 
@@ -178,6 +179,16 @@ class Quickstart:
         options = ["--work-dir", str(self.search_dir), "--resume", *self._options()]
         command = Command.script("arch_adapt", "engine.train", [config], options)
         self.steps.call("search", command, ShowProgress(line, _SCALARS))
+
+    def _adaptation(self, network: Network) -> Step:
+        return Step(
+            network.name,
+            f"{network.title}: parameter adaptation",
+            partial(self._adapt, network),
+            [self.results / network.name / "metrics.json"]
+            + ([self.sheet] if network.name == "fna" else []),
+            partial(self._accuracy, network),
+        )
 
     def _adapt(self, network: Network, line: StatusLine) -> None:
         """Train and evaluate a network."""

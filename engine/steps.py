@@ -17,9 +17,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TextIO
 
+import torch
 from mmengine.hooks import Hook
 
 from models import InputError
@@ -32,6 +35,26 @@ from .work_dir import hold, make_work_dir
 _PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 5
 _LONGEST_LINE = 10_000  # bytes
+_FORK = multiprocessing.get_context("fork")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the work.
+
+    Args:
+        name: Of the step.
+        title: For its line.
+        work: Does it.
+        products: The files that it leaves; a step without any knows itself whether it is done.
+        about: What they say, for the line.
+    """
+
+    name: str
+    title: str
+    work: Callable[[StatusLine], object]
+    products: Sequence[Path] = ()
+    about: Callable[[], str] = str
 
 
 @dataclass(frozen=True)
@@ -62,6 +85,7 @@ class Steps:
     def __init__(self, folder: Path, total: int, screen: TextIO):
         self.folder, self.total, self.screen = folder, total, screen
         self.number = 0
+        self.only_end = False  # show no progress
 
     def claim(self, stamp: str) -> None:
         """Hold the folder, and empty it if what is in it was made under another stamp.
@@ -89,45 +113,89 @@ class Steps:
     def say(self, text: str) -> None:
         print(text, file=self.screen, flush=True)
 
-    def do(
-        self,
-        name: str,
-        title: str,
-        work: Callable[[StatusLine], object],
-        products: Sequence[Path] = (),
-        about: Callable[[], str] = str,
-    ) -> None:
-        """Do the next step, unless it is done; one without products knows that itself.
-
-        Args:
-            name: Of the step.
-            title: For its line.
-            work: Does it.
-            products: The files that it leaves.
-            about: What they say, for the line.
+    def do(self, step: Step) -> None:
+        """Do the next step, unless it is done.
 
         Raises:
             InputError: A product is missing afterwards, or what ``work`` raises.
         """
         self.number += 1
-        line = StatusLine(self.screen, f"{self.number}/{self.total}  {title}")
-        marker = self.folder / name / "done"
-        if products and all(path.is_file() for path in (marker, *products)):
-            line.end(f"already there: {about()}")
+        line = StatusLine(
+            self.screen, f"{self.number}/{self.total}  {step.title}", only_end=self.only_end
+        )
+        if self._is_done(step):
+            line.end(f"already there: {step.about()}")
             return
         began = time.monotonic()
         line.begin()
         try:
-            work(line)
-            for path in products:
+            step.work(line)
+            for path in step.products:
                 if not path.is_file():
-                    raise InputError(f"{title}: {path} is missing after it")
-            if products:
-                write_whole(marker, b"done\n")  # not empty: a full disk has room for that
+                    raise InputError(f"{step.title}: {path} is missing after it")
+            if step.products:  # not empty: a full disk has room for that
+                write_whole(self._marker(step), b"done\n")
         except BaseException:
             line.end("stopped")
             raise
-        line.end(f"done in {clock(time.monotonic() - began)}  {about()}".rstrip())
+        line.end(f"done in {clock(time.monotonic() - began)}  {step.about()}".rstrip())
+
+    def do_together(self, steps: Sequence[Step]) -> None:
+        """Do the next steps at the same time, each in a process with its share of the threads.
+
+        Threads of one step wait for each other; two steps with half of them each take less time. A
+        terminal has one line for progress: it shows the first step's.
+
+        Raises:
+            InputError: One failed; the others are stopped.
+        """
+        threads = max(1, torch.get_num_threads() // len(steps))
+        running: dict[BaseProcess, tuple[Step, Connection]] = {}
+        try:
+            for step in steps:
+                if self._is_done(step):
+                    self.do(step)
+                    continue
+                told, tells = _FORK.Pipe(duplex=False)
+                process = _FORK.Process(
+                    target=self._do_apart, args=(step, bool(running), threads, tells, os.getpid())
+                )
+                process.start()
+                running[process] = step, told
+                self.number += 1
+            while running:
+                wait(process.sentinel for process in running)
+                for process in [process for process in running if not process.is_alive()]:
+                    step, told = running.pop(process)
+                    if process.exitcode:
+                        why = f"{step.title}: {_how_it_ended(process)}; the same command continues"
+                        raise InputError(told.recv() if told.poll() else why)
+        finally:  # it may be an interruption
+            for process in running:
+                process.terminate()
+            for process in running:
+                _stop(process)
+
+    def _do_apart(
+        self, step: Step, only_end: bool, threads: int, tells: Connection, parent: int
+    ) -> None:
+        _end_with(parent)
+        torch.set_num_threads(threads)
+        self.only_end = only_end
+        try:
+            self.do(step)
+        except InputError as error:
+            tells.send(str(error))
+            sys.exit(2)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    def _is_done(self, step: Step) -> bool:
+        files = (self._marker(step), *step.products)
+        return bool(step.products) and all(path.is_file() for path in files)
+
+    def _marker(self, step: Step) -> Path:
+        return self.folder / step.name / "done"
 
     def call(self, name: str, command: Command, *hooks: Hook) -> None:
         """Run an entry point for a step, whose log gets the command and all output.
@@ -143,33 +211,26 @@ class Steps:
         path = self.folder / f"{name}.log"
         with open(path, "a+b") as log:
             start = log.seek(0, os.SEEK_END)
-            process = multiprocessing.get_context("fork").Process(
+            process = _FORK.Process(
                 target=_run_command, args=(command, log.fileno(), hooks, os.getpid())
             )
             process.start()
             try:
                 process.join()
             finally:  # it may be an interruption
-                process.terminate()
-                process.join(_GRACE_SECONDS)
-                process.kill()
-                process.join()
+                _stop(process)
             log.seek(max(start, log.seek(0, os.SEEK_END) - _LONGEST_LINE))
             *_, last = [b"", *log.read().splitlines()]
         if process.exitcode:
-            why = f"ended with status {process.exitcode}"
-            if process.exitcode < 0:
-                why = f"was killed by signal {-process.exitcode}"
+            why = _how_it_ended(process)
             if last.startswith(b"error: "):
                 why = last.removeprefix(b"error: ").decode(errors="replace")
             raise InputError(f"{name}: {why}; all of it is in {path}; the same command continues")
 
 
 def _run_command(command: Command, log: int, hooks: Sequence[Hook], parent: int) -> None:
-    """What a step's process does; it ends when its parent does, however that is."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has ended already
-        os._exit(1)
+    """What the process of a step's command does."""
+    _end_with(parent)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(log, descriptor)
         setattr(sys, name, open(descriptor, "w", buffering=1, closefd=False))
@@ -177,3 +238,23 @@ def _run_command(command: Command, log: int, hooks: Sequence[Hook], parent: int)
     sys.argv = [command.module, *command.arguments]
     main = import_module(command.module).main
     run(lambda: sys.exit(main(hooks) if hooks else main()))
+
+
+def _end_with(parent: int) -> None:
+    """Let this process end when its parent does, however that is."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended already
+        os._exit(1)
+
+
+def _stop(process: BaseProcess) -> None:
+    process.terminate()
+    process.join(_GRACE_SECONDS)
+    process.kill()
+    process.join()
+
+
+def _how_it_ended(process: BaseProcess) -> str:
+    if process.exitcode < 0:
+        return f"was killed by signal {-process.exitcode}"
+    return f"ended with status {process.exitcode}"

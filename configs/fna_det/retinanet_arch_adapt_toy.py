@@ -18,7 +18,7 @@ train_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.flip, _ba
 arch_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.pack]
 train_dataloader = dict(
     batch_size=4,
-    num_workers=1,
+    **_base_.in_process,
     dataset=dict(dataset, **_base_.splits.train, pipeline=train_pipeline),
 )
 

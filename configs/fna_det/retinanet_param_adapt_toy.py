@@ -17,14 +17,18 @@ resize = dict(_base_.resize, scale=_base_.image_scale)
 train_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.flip, _base_.pack]
 test_pipeline = [_base_.load_image, resize, _base_.load_boxes, _base_.pack_tested]
 train_dataloader = dict(
-    batch_size=4, num_workers=1, dataset=dict(dataset, **splits.train, pipeline=train_pipeline)
+    batch_size=4,
+    **_base_.in_process,
+    dataset=dict(dataset, **splits.train, pipeline=train_pipeline),
 )
-val_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val, pipeline=test_pipeline))
+val_dataloader = dict(
+    **_base_.in_process, dataset=dict(dataset, **splits.val, pipeline=test_pipeline)
+)
 test_dataloader = val_dataloader
 
 # 240 images, 3 epochs of 60 iterations
 train_cfg = dict(max_epochs=3, val_begin=100)  # evaluated once, by test.sh
-optim_wrapper = dict(optimizer=dict(_base_.adamw, lr=2e-3))
+optim_wrapper = dict(optimizer=dict(_base_.adamw, lr=2e-3, fused=True))
 param_scheduler = [
     _base_.warm_up,
     dict(type="CosineAnnealingLR", by_epoch=False, begin=0, end=180, eta_min=0),

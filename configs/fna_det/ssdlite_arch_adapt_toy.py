@@ -21,7 +21,7 @@ train_pipeline = [*_base_.load, resize, _base_.flip, _base_.pack]
 arch_pipeline = [*_base_.load, resize, _base_.pack]
 train_dataloader = dict(
     batch_size=4,
-    num_workers=1,
+    **_base_.in_process,
     dataset=dict(times=1, dataset=dict(dataset, **_base_.splits.train, pipeline=train_pipeline)),
 )
 
@@ -40,7 +40,7 @@ train_cfg = dict(
 optim_wrapper = dict(
     # as in parameter adaptation
     weights=dict(
-        optimizer=dict(_base_.adamw, lr=2e-3),
+        optimizer=dict(_base_.adamw, lr=2e-3, fused=True),
         paramwise_cfg=dict(custom_keys={"bbox_head": dict(lr_mult=10)}),
     ),
     arch=dict(optimizer=_base_.arch_adam),

@@ -19,17 +19,19 @@ train_pipeline = [*_base_.load, resize, _base_.flip, _base_.pack]
 test_pipeline = [_base_.load_image, resize, _base_.load_boxes, _base_.pack_tested]
 train_dataloader = dict(
     batch_size=8,
-    num_workers=1,
+    **_base_.in_process,
     dataset=dict(times=1, dataset=dict(dataset, **splits.train, pipeline=train_pipeline)),
 )
-val_dataloader = dict(num_workers=1, dataset=dict(dataset, **splits.val, pipeline=test_pipeline))
+val_dataloader = dict(
+    **_base_.in_process, dataset=dict(dataset, **splits.val, pipeline=test_pipeline)
+)
 test_dataloader = val_dataloader
 
 # 240 images, 3 epochs of 30 iterations. The head takes larger steps, because its last BN must learn
 # the scale of scores and deltas, which starts at 1.
 train_cfg = dict(max_epochs=3, val_begin=100)  # evaluated once, by test.sh
 optim_wrapper = dict(
-    optimizer=dict(_base_.adamw, lr=2e-3),
+    optimizer=dict(_base_.adamw, lr=2e-3, fused=True),
     paramwise_cfg=dict(custom_keys={"bbox_head": dict(lr_mult=10)}),
 )
 param_scheduler = [

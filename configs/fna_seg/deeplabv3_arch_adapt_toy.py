@@ -23,30 +23,30 @@ train_pipeline = [*_base_.load, resize, _base_.flip, _base_.pack]
 arch_pipeline = [*_base_.load, resize, _base_.pack]
 train_dataloader = dict(
     batch_size=4,
-    num_workers=1,
+    **_base_.in_process,
     dataset=dict(dataset, **_base_.splits.train, pipeline=train_pipeline),
 )
 
 custom_hooks = _base_.cpu_hooks
-# 120 images in each half: 4 epochs of 30 weight steps, in the last 3 as many architecture steps. A
+# 120 images in each half: 3 epochs of 30 weight steps, in the last 2 as many architecture steps. A
 # budget in place of a fixed weight of the cost, and shared weights, of which an architecture step
-# takes half the time; then the best of 30 proposals that keep to the budget,
+# takes half the time; then the best of 20 proposals that keep to the budget,
 # which is just below the published network's.
 train_cfg = dict(
-    max_epochs=4,
+    max_epochs=3,
     arch_start_epoch=1,
     split=dict(ratio=0.5),
     arch_pipeline=arch_pipeline,
     cost=dict(target="0.97 seed", rate=0.05, negative=True, input_size=input_size),
-    ranking=dict(candidates=30, batches=6),
+    ranking=dict(candidates=20, batches=6),
 )
 optim_wrapper = dict(
     # as in parameter adaptation
     weights=dict(
-        optimizer=dict(_base_.adamw, lr=2e-3),
+        optimizer=dict(_base_.adamw, lr=2e-3, betas=(0.9, 0.99), fused=True),
         paramwise_cfg=dict(custom_keys={"decode_head": dict(lr_mult=4)}),
     ),
-    arch=dict(optimizer=_base_.arch_adam),
+    arch=dict(optimizer=dict(_base_.arch_adam, lr=0.3)),
 )
 param_scheduler = [_base_.warm_up]
 default_hooks = dict(logger=_base_.log_often, checkpoint=dict(interval=1))

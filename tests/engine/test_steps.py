@@ -3,11 +3,13 @@
 import errno
 import fcntl
 import os
+import time
 
 import pytest
+import torch
 
 from engine import steps
-from engine.steps import Command, Steps
+from engine.steps import Command, Step, Steps
 from models import InputError
 
 # What a step's process runs in these tests: a module whose main does as its arguments say.
@@ -75,15 +77,15 @@ def test_a_failed_step_is_not_done(how, why, start, tmp_path):
     product.parent.mkdir()
     product.write_text("of an earlier attempt")
     with pytest.raises(InputError, match=f"^x: {why}.* in {run.folder}/x.log") as error:
-        run.do("x", "the step", lambda line: call(run, how), [product])
+        run.do(Step("x", "the step", lambda line: call(run, how), [product]))
     assert "\n" not in str(error.value)
     assert shown(tmp_path) == ["1/7  the step  ...", "1/7  the step  stopped"]
 
     again = start()
-    again.do("x", "the step", lambda line: call(again), [product], lambda: "well")
+    again.do(Step("x", "the step", lambda line: call(again), [product], lambda: "well"))
     assert shown(tmp_path)[-1] == "1/7  the step  done in 0:00  well"
     third = start()
-    third.do("x", "the step", lambda line: call(third, "fail"), [product], lambda: "well")
+    third.do(Step("x", "the step", lambda line: call(third, "fail"), [product], lambda: "well"))
     assert shown(tmp_path)[-1] == "1/7  the step  already there: well"
 
 
@@ -97,16 +99,16 @@ def test_a_step_is_done_with_all_its_products(start, tmp_path, monkeypatch):
         products[len(calls) - 1].write_text("there")
 
     with pytest.raises(InputError, match=f"the step: {products[1]} is missing after it"):
-        run.do("x", "the step", work, products)
+        run.do(Step("x", "the step", work, products))
     monkeypatch.setattr(steps, "write_whole", no_room)
     with pytest.raises(OSError, match="No space"):
-        run.do("x", "the step", work, products)
+        run.do(Step("x", "the step", work, products))
     monkeypatch.undo()
-    run.do("x", "the step", calls.append, products)
-    run.do("x", "the step", calls.append, products)  # done
+    run.do(Step("x", "the step", calls.append, products))
+    run.do(Step("x", "the step", calls.append, products))  # done
     products[0].unlink()
     with pytest.raises(InputError, match="is missing"):
-        run.do("x", "the step", calls.append, products)
+        run.do(Step("x", "the step", calls.append, products))
     assert len(calls) == 4
 
 
@@ -143,3 +145,65 @@ def test_what_is_of_no_steps_stays(stamp, start, tmp_path):
     with pytest.raises(InputError, match="holds other things"):
         start().claim("one")
     assert mine.is_dir()
+
+
+def meeting(folder, name, other):
+    """Work that ends only if another step's is under way at the same time."""
+
+    def work(line):
+        (folder / name).write_text("here")
+        until = time.monotonic() + 20
+        while not (folder / other).exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert (folder / other).exists()
+        (folder / f"{name}_threads").write_text(str(torch.get_num_threads()))
+
+    return work
+
+
+def test_steps_together(start, tmp_path):
+    run = start()
+    run.claim("stamp")
+    steps = []
+    for name, other in ("ab", "ba"):
+        (run.folder / name).mkdir()
+        work = meeting(tmp_path, name, other)
+        steps.append(Step(name, f"step {name}", work, [tmp_path / f"{name}_threads"]))
+    run.do_together(steps)
+    share = str(max(1, torch.get_num_threads() // 2))
+    assert [(tmp_path / f"{name}_threads").read_text() for name in "ab"] == [share, share]
+    assert sorted(shown(tmp_path)) == [
+        *("1/7  step a  ...", "1/7  step a  done in 0:00"),
+        *("2/7  step b  ...", "2/7  step b  done in 0:00"),
+    ]
+    for name in "ab":  # were they done again, they would miss each other
+        (tmp_path / name).unlink()
+    again = start()
+    (run.folder / "b/done").unlink()
+    with pytest.raises(InputError, match="step b: ended with status 1; the same command"):
+        again.do_together([steps[0], Step("b", "step b", lambda line: 1 / 0, [tmp_path / "c"])])
+    assert shown(tmp_path)[-3:] == [
+        *("1/7  step a  already there: ", "2/7  step b  ...", "2/7  step b  stopped"),
+    ]
+
+
+def test_a_failure_stops_the_step_next_to_it(start, tmp_path, capfd):
+    run = start()
+    run.claim("stamp")
+
+    def fail(line):
+        while not (tmp_path / "there").exists():
+            time.sleep(0.01)
+        raise InputError("the seed is missing")
+
+    def long(line):
+        (tmp_path / "there").write_text(str(os.getpid()))
+        time.sleep(60)
+
+    began = time.monotonic()
+    with pytest.raises(InputError, match="^the seed is missing$"):
+        run.do_together([Step("a", "step a", fail), Step("b", "step b", long)])
+    assert time.monotonic() - began < 10
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "there").read_text()), 0)
+    assert capfd.readouterr() == ("", "")

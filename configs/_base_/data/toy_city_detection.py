@@ -64,3 +64,5 @@ ssdlite = dict(
         ),
     ),
 )
+# a loader's process would take time on a core that the network needs
+in_process = dict(num_workers=0, persistent_workers=False)

@@ -23,3 +23,5 @@ decode_head = dict(
     # (mmseg cannot weigh classes and also leave ignored pixels out of the mean; here are none)
     loss_decode=dict(class_weight=class_weight, avg_non_ignore=False),
 )
+# a loader's process would take time on a core that the network needs
+in_process = dict(num_workers=0, persistent_workers=False)
