@@ -3,6 +3,7 @@
 import warnings
 
 import cv2
+import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from PIL import ExifTags, Image
 
@@ -54,11 +55,30 @@ class LoadCheckedImage(LoadImageFromFile):
     In the scopes of mmdet and mmseg it stands under the name ``LoadImageFromFile``, for which their
     inferencers look in a test pipeline; :mod:`fna_det` and :mod:`fna_seg` put it there.
 
+    Args:
+        cache: Keep decoded images in memory: for a small data set, of which each process that loads
+            it then decodes an image once.
+
     Raises:
         SampleError: The image's file cannot be read, is cut off or holds no image.
     """
 
+    def __init__(self, *args, cache: bool = False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.cached: dict[str, np.ndarray] | None = {} if cache else None
+
     def transform(self, results: dict) -> dict | None:
+        path = results["img_path"]
+        if self.cached is not None and path in self.cached:
+            image = self.cached[path].copy()
+            shape = image.shape[:2]
+            return results | dict(img=image, img_shape=shape, ori_shape=shape)
+        results = self._load(results)
+        if self.cached is not None and results is not None:
+            self.cached[path] = results["img"].copy()
+        return results
+
+    def _load(self, results: dict) -> dict | None:
         try:
             return super().transform(results)
         except (OSError, AssertionError, cv2.error) as error:

@@ -14,8 +14,8 @@ input_size = _base_.image_scale[::-1]
 model = dict(_base_.retinanet, backbone=dict(ops=_base_.toy_ops, share_weights=True))
 
 resize = dict(_base_.resize, scale=_base_.image_scale)
-train_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.flip, _base_.pack]
-arch_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.pack]
+train_pipeline = [_base_.load_kept, _base_.load_boxes, resize, _base_.flip, _base_.pack]
+arch_pipeline = [_base_.load_kept, _base_.load_boxes, resize, _base_.pack]
 train_dataloader = dict(
     batch_size=4,
     **_base_.in_process,

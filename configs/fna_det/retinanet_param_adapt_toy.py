@@ -14,7 +14,7 @@ input_size = _base_.image_scale[::-1]
 model = _base_.retinanet
 
 resize = dict(_base_.resize, scale=_base_.image_scale)
-train_pipeline = [_base_.load_image, _base_.load_boxes, resize, _base_.flip, _base_.pack]
+train_pipeline = [_base_.load_kept, _base_.load_boxes, resize, _base_.flip, _base_.pack]
 test_pipeline = [_base_.load_image, resize, _base_.load_boxes, _base_.pack_tested]
 train_dataloader = dict(
     batch_size=4,

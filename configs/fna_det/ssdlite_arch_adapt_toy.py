@@ -17,8 +17,8 @@ model = dict(
 )
 
 resize = dict(_base_.resize, scale=_base_.image_scale)
-train_pipeline = [*_base_.load, resize, _base_.flip, _base_.pack]
-arch_pipeline = [*_base_.load, resize, _base_.pack]
+train_pipeline = [_base_.load_kept, _base_.load_boxes, resize, _base_.flip, _base_.pack]
+arch_pipeline = [_base_.load_kept, _base_.load_boxes, resize, _base_.pack]
 train_dataloader = dict(
     batch_size=4,
     **_base_.in_process,

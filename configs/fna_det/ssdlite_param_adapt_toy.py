@@ -15,7 +15,7 @@ model = _base_.ssdlite
 
 resize = dict(_base_.resize, scale=_base_.image_scale)
 # neither cropped nor on a larger canvas: so few iterations learn objects as they are tested
-train_pipeline = [*_base_.load, resize, _base_.flip, _base_.pack]
+train_pipeline = [_base_.load_kept, _base_.load_boxes, resize, _base_.flip, _base_.pack]
 test_pipeline = [_base_.load_image, resize, _base_.load_boxes, _base_.pack_tested]
 train_dataloader = dict(
     batch_size=8,

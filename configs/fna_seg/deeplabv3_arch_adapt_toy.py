@@ -19,8 +19,8 @@ model = dict(
 )
 
 resize = dict(_base_.resize, scale=(256, 128))
-train_pipeline = [*_base_.load, resize, _base_.flip, _base_.pack]
-arch_pipeline = [*_base_.load, resize, _base_.pack]
+train_pipeline = [_base_.load_kept, _base_.load[1], resize, _base_.flip, _base_.pack]
+arch_pipeline = [_base_.load_kept, _base_.load[1], resize, _base_.pack]
 train_dataloader = dict(
     batch_size=4,
     **_base_.in_process,

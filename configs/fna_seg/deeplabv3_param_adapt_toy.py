@@ -20,7 +20,7 @@ model = dict(
 )
 
 resize = dict(type="Resize", scale=_base_.image_scale)
-train_pipeline = [*_base_.load, resize, _base_.flip, _base_.pack]
+train_pipeline = [_base_.load_kept, _base_.load[1], resize, _base_.flip, _base_.pack]
 test_pipeline = [_base_.load[0], resize, _base_.load[1], _base_.pack]
 train_dataloader = dict(
     batch_size=4,

@@ -29,6 +29,21 @@ def test_reads_what_the_file_holds(image, tmp_path):
     assert results["img_shape"] == results["ori_shape"] == (48, 64)
 
 
+def test_a_kept_image_is_decoded_once(image, tmp_path):
+    path = str(tmp_path / "image.png")
+    cv2.imwrite(path, image)
+    load = LoadCheckedImage(cache=True)
+    first = load(dict(img_path=path, img_id=3))
+    first["img"][:] = 0  # what one sample does to its image is not in the next one's
+    (tmp_path / "image.png").unlink()
+    second = load(dict(img_path=path, img_id=3))
+    assert (second.pop("img") == image).all()
+    first.pop("img")
+    assert second == first
+    with pytest.raises(SampleError, match="No such file"):
+        LoadCheckedImage()(dict(img_path=path))
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.999])
 def test_an_image_that_is_cut_off(image, suffix, part, tmp_path):

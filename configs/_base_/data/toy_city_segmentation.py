@@ -23,5 +23,6 @@ decode_head = dict(
     # (mmseg cannot weigh classes and also leave ignored pixels out of the mean; here are none)
     loss_decode=dict(class_weight=class_weight, avg_non_ignore=False),
 )
-# a loader's process would take time on a core that the network needs
+# An image is decoded once; a process for loading would take time on a core that the network needs.
+load_kept = dict(type="LoadImageFromFile", cache=True)
 in_process = dict(num_workers=0, persistent_workers=False)
