@@ -246,6 +246,7 @@ class ArchAdaptLoop(SeededEpochLoop):
             set_random_seed(derive_seed(seed, _RANK, number, get_rank()))
             return self._task_loss(batch, self.runner.optim_wrapper["arch"])[0]
 
+        self.runner.model.train()  # an evaluation may have come last, or no step in a resumed run
         with torch.no_grad(), self._fixed_weights():
             ranked = evaluate(proposed, batches, loss_of, self.runner.logger.info)
         self.backbone.set_path(None)
