@@ -24,7 +24,7 @@ from search.ranking import Candidate, evaluate, propose, to_json
 from search.turns import Temperature
 from tests.conftest import REPO
 
-from .tools import SHARED, SUPERNET, make_runner
+from .tools import SHARED, SUPERNET, make_runner, skip_pictures
 
 TARGET = SHARED["cost"]["target"] * 1e5
 
@@ -60,13 +60,14 @@ def test_what_is_found_is_within_the_target_and_the_best_of_the_ranked(searched)
     assert ranked[0]["difference"] == 0 and ranked[1]["difference"] > 0
 
 
-def test_the_ranked_are_in_training_mode_after_an_evaluation_too(tmp_path):
+def test_the_ranked_are_in_training_mode_after_an_evaluation_too(tmp_path, monkeypatch):
     """So they are in a run that is resumed before the ranking."""
 
     class Evaluates(Hook):
         def after_train(self, runner):
             runner.model.eval()
 
+    skip_pictures(monkeypatch)
     contents = []
     for hooks in ([], [Evaluates()]):
         folder = tmp_path / str(len(hooks))

@@ -26,8 +26,8 @@ PROCESSES = 2
 # One image per process, so that everything hangs on the synchronization of BN.
 PER_PROCESS = dict(batch_size=1, loop=dict(arch_steps=2, weight_steps=1))
 # Then architectures are ranked. Resumed in the middle of an epoch, and before the ranking.
-RANKING = dict(ranking=dict(candidates=4, batches=2))
-RESUMED_AT = (7, 12)
+RANKING = dict(max_epochs=2, ranking=dict(candidates=4, batches=2))
+RESUMED_AT = (7, 8)
 
 
 def search(work_dir: Path, sync_bn: str | None = "torch", **settings: object) -> dict[str, object]:

@@ -1,4 +1,5 @@
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from search.loop import ArchAdaptLoop
 
 from .tools import SHARED, equal, make_runner, skip_pictures, snapshot, steps_of, stop_workers
 
+# 12 weight steps and 16 of α's; then 4 candidates are ranked on 2 batches.
 RANKED = SHARED | dict(
-    loop=SHARED["loop"] | dict(arch_steps=2, ranking=dict(candidates=4, batches=2))
-)
+    loop=SHARED["loop"] | dict(arch_steps=2, ranking=dict(candidates=4, batches=2)),
+    noise=0.1, dropout=0.5, checkpoint_interval=1,
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +87,16 @@ def test_a_resumed_run_ends_as_if_never_interrupted(
         assert contents[0] == contents[1]
 
 
-# Of 12 weight steps and 16 of α's; then 4 candidates are ranked on 2 batches.
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory):
+    """A search with a ranking that nothing interrupts."""
+    with pytest.MonkeyPatch.context() as patch:
+        skip_pictures(patch)
+        runner = make_runner(tmp_path_factory.mktemp("ranked"), **RANKED)
+        runner.train()
+    return runner
+
+
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
@@ -97,7 +109,7 @@ def test_a_resumed_run_ends_as_if_never_interrupted(
     ],
 )
 def test_a_run_interrupted_at_any_place_resumes(
-    owner, name, call, tmp_path, monkeypatch, safe_loading
+    owner, name, call, ranked, tmp_path, monkeypatch, safe_loading
 ):
     original, calls = getattr(owner, name), []
 
@@ -108,20 +120,15 @@ def test_a_run_interrupted_at_any_place_resumes(
             raise KeyboardInterrupt
         return result
 
-    settings = RANKED | dict(noise=0.1, dropout=0.5, checkpoint_interval=1)
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, interrupted)
         with pytest.raises(KeyboardInterrupt):
-            make_runner(tmp_path / "resumed", **settings).train()
-    resumed, whole = (
-        make_runner(tmp_path / folder, resume=folder == "resumed", **settings)
-        for folder in ("resumed", "whole")
-    )
-    for runner in (resumed, whole):
-        runner.train()
-    assert equal(snapshot(resumed), snapshot(whole))
+            make_runner(tmp_path, **RANKED).train()
+    resumed = make_runner(tmp_path, resume=True, **RANKED)
+    resumed.train()
+    assert equal(snapshot(resumed), snapshot(ranked))
     for file in ("candidates.json", "net_config.txt", "alpha.json"):
-        one, other = ((tmp_path / folder / file).read_text() for folder in ("resumed", "whole"))
+        one, other = (Path(run.work_dir, file).read_text() for run in (resumed, ranked))
         assert one == other, file
 
 
