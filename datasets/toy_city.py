@@ -26,6 +26,7 @@ from datasets.toy_city_scene import Scene
 
 VERSION = 3  # counts up whenever the same parameters would give other files than before
 PARAMETERS_FILE = "toy_city.json"
+ENTRIES = {PARAMETERS_FILE, "annotations", "gtFine", "leftImg8bit", "train2017", "val2017"}
 SEED_STRIDE = 1_000_000  # of data sets; their validation scenes begin half a stride later
 MIN_VISIBLE_AREA = 30  # objects of which less shows are left out, as annotators do
 
@@ -38,7 +39,7 @@ def write_dataset(
     """Write the data set under `root`, whole or not at all; does nothing if it is there already.
 
     `size` is (height, width) in pixels. The files do not depend on the number of processes, of
-    which more than one import the main module anew.
+    which more than one import the main module anew. What :func:`is_outdated` is replaced.
 
     Raises ValueError for parameters that make no data set, FileExistsError if `root` holds
     anything else and other OSErrors if it cannot be written.
@@ -48,11 +49,14 @@ def write_dataset(
     parameters = {"version": VERSION, "train": num_train, "val": num_val, "height": size[0],
                   "width": size[1], "seed": seed}  # fmt: skip
     root = Path(root)
-    if _holds(root, parameters):
+    if is_outdated(root, seed):
+        print(f"toy city: {root} was drawn by another version, is drawn anew")
+    elif _holds(root, parameters):
         print(f"toy city: already there, {root}")
         return
     print(f"toy city: drawing {num_train} + {num_val} scenes of {size[1]}x{size[0]} pixels")
     draft = _new_draft(root)
+    old = draft.with_name(f".{root.name}.old.{os.getpid()}.tmp")
     try:
         # Not forked: the caller may have threads, which a fork does not survive. Ctrl-C reaches all
         # processes; the first one ends the others.
@@ -63,21 +67,43 @@ def write_dataset(
                 seeds = seed * SEED_STRIDE + first + np.arange(parameters[split])
                 _write_split(draft, split, seeds, size, pool.imap)
         (draft / PARAMETERS_FILE).write_text(json.dumps(parameters) + "\n")
+        if is_outdated(root, seed):
+            root.rename(old)
         if not _holds(root, parameters):  # unless another process was quicker
             draft.rename(root)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        for folder in (draft, old):
+            shutil.rmtree(folder, ignore_errors=True)
     print(f"toy city: written to {root}")
+
+
+def is_outdated(root: str | Path, seed: int = 0) -> bool:
+    """Whether `root` holds nothing but a data set of this seed that another version of this module
+    drew, so that drawing it anew loses nothing."""
+    root, found = Path(root), _found(Path(root))
+    return (
+        isinstance(found, dict)
+        and type(found.get("version")) is int
+        and found["version"] != VERSION
+        and found.get("seed") == seed
+        and not root.is_symlink()
+        and {path.name for path in root.iterdir()} <= ENTRIES
+    )
+
+
+def _found(root: Path) -> object:
+    """The parameters of the data set that `root` holds."""
+    try:
+        return json.loads((root / PARAMETERS_FILE).read_text())
+    except (OSError, ValueError):
+        return "is no toy city"
 
 
 def _holds(root: Path, parameters: dict) -> bool:
     """Whether `root` holds this very data set; raises FileExistsError if it holds another thing."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    try:
-        found = json.loads((root / PARAMETERS_FILE).read_text())
-    except (OSError, ValueError):
-        found = "is no toy city"
+    found = _found(root)
     if found != parameters:
         raise FileExistsError(f"{root} {found}, expected {parameters}; remove it or take another")
     return True

@@ -153,18 +153,26 @@ def describe_images(
     results, unread = [], []
     names = picture_names(images)
     progress = ProgressBar(len(images))
-    for name, path in images.items():
-        try:
-            image = load(dict(img_path=str(path)))["img"]
-        except SampleError as error:
-            print(f"\nerror: {error}", file=sys.stderr)
-            unread.append(name)
-        else:
-            height, width = image.shape[:2]
-            size = {"file": name, "width": width, "height": height}
-            results.append(size | describe(image, name, pictures / names[name]))
-        progress.update()
-    print()
+    try:
+        for name, path in images.items():
+            try:
+                image = load(dict(img_path=str(path)))["img"]
+            except SampleError as error:
+                print(f"\nerror: {error}", file=sys.stderr)
+                unread.append(name)
+            else:
+                height, width = image.shape[:2]
+                size = {"file": name, "width": width, "height": height}
+                results.append(size | describe(image, name, pictures / names[name]))
+            progress.update()
+    except KeyboardInterrupt as error:
+        error.add_note(
+            f"{len(results)} of {len(images)} images are done, their pictures are in {pictures}; "
+            "results.json would have come last, so the same command starts anew."
+        )
+        raise
+    finally:
+        print()  # the progress bar leaves its line open
     return results, unread
 
 

@@ -21,6 +21,7 @@ from typing import TextIO
 
 import torch
 
+from datasets import toy_city
 from models import InputError
 from models.files import write_whole
 
@@ -44,6 +45,7 @@ _MODULES = (
     "datasets.images", "datasets.toy_city", "engine.test", "engine.train", "models.seeds.fetch",
     "search", "torch.utils.tensorboard",
 )  # fmt: skip
+_TOY_CITY = "data/toy_city"
 _SEED_SETTING = "model.backbone.init_cfg.seed="
 
 
@@ -120,6 +122,7 @@ class Quickstart:
         self.settings = list(settings)
         self.title = f"{task.title} on {data_root or 'the embedded street scenes'}"
         self.steps = Steps(results, len(_STEPS), screen)
+        self.about_data = ""
         self.search_dir = results / "search"
         self.sheet = results / "predictions.png"
 
@@ -148,7 +151,7 @@ class Quickstart:
         began = time.monotonic()
         do = self.steps.do
         self.steps.say(f"{self.title}, in {len(_STEPS)} steps")
-        do(Step("data", "data set", self._draw_data))
+        do(Step("data", "data set", self._draw_data, about=lambda: self.about_data))
         do(Step("seed", "seed network", self._get_seed))
         found = [self.search_dir / name for name in ("net_config.txt", "alpha.json")]
         title = "search (architecture adaptation)"
@@ -164,7 +167,9 @@ class Quickstart:
 
     def _draw_data(self, line: StatusLine) -> None:
         if self.data_root is None:
-            module, out = "datasets.toy_city", ["--out", "data/toy_city"]
+            if toy_city.is_outdated(_TOY_CITY):
+                self.about_data = f"drawn anew: {_TOY_CITY} was of another version"
+            module, out = "datasets.toy_city", ["--out", _TOY_CITY]
             self.steps.call("data", Command(module, out, ["python", "-m", module, *out]))
 
     def _get_seed(self, line: StatusLine) -> None:

@@ -7,6 +7,7 @@ and the step. Batches that were already used are skipped without being loaded.
 """
 
 import bisect
+import copy
 import itertools
 from collections.abc import Iterator, Mapping
 
@@ -104,6 +105,8 @@ class SeededDataset(Dataset):
 class SeededBatchSampler(Sampler):
     """Batches of (index, seed) for a :class:`SeededDataset`, from any place of any epoch.
 
+    A pass does not depend on those before it, even if one of them was left in the middle.
+
     Args:
         sampler: Gives the indices of one epoch.
         batch_size: Samples in a batch.
@@ -140,7 +143,9 @@ class SeededBatchSampler(Sampler):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         where = self.seed, self.part, self.epoch, get_rank()
-        for number, batch in itertools.islice(enumerate(self.batches), self.skip, None):
+        # mmdet's keeps what a pass that was left in the middle had begun to collect
+        fresh = copy.deepcopy(self.batches, {id(self.sampler): self.sampler})
+        for number, batch in itertools.islice(enumerate(fresh), self.skip, None):
             yield [(index, derive_seed(*where, number, place)) for place, index in enumerate(batch)]
 
     def __len__(self) -> int:

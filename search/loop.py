@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 import torch
-from mmengine.dist import broadcast, get_rank
+from mmengine.dist import broadcast, broadcast_object_list, get_rank
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import LOOPS
@@ -234,9 +234,10 @@ class ArchAdaptLoop(SeededEpochLoop):
         """Evaluate what α proposes on the same held-out batches; the best becomes the result."""
         seed = self.runner.seed
         generator = torch.Generator().manual_seed(derive_seed(seed, _PROPOSE))
-        proposed = propose(
-            self.backbone, self.prices, self.cost, self.ranking.candidates, generator
-        )
+        count = self.ranking.candidates
+        proposed = propose(self.backbone, self.prices, self.cost, count, generator)
+        broadcast_object_list(message := [proposed])  # see weight_step: all ranks rank the same
+        (proposed,) = message
         batches = list(
             itertools.islice(endless_batches(self.arch_dataloader, 0), self.ranking.batches)
         )
@@ -246,6 +247,7 @@ class ArchAdaptLoop(SeededEpochLoop):
             set_random_seed(derive_seed(seed, _RANK, number, get_rank()))
             return self._task_loss(batch, self.runner.optim_wrapper["arch"])[0]
 
+        self.runner.model.train()  # an evaluation may have come last, or no step in a resumed run
         with torch.no_grad(), self._fixed_weights():
             ranked = evaluate(proposed, batches, loss_of, self.runner.logger.info)
         self.backbone.set_path(None)

@@ -55,6 +55,8 @@ SEARCH = (
     "model.backbone.ops=['k3_e3','k5_e3']",
     "train_cfg.max_epochs=3",
     "train_cfg.weight_steps=1",
+    "train_cfg.ranking.candidates=4",
+    "train_cfg.ranking.batches=3",
 )
 VALIDATED = (
     *COMMON,

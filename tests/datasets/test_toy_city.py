@@ -1,4 +1,6 @@
+import json
 import os
+import shutil
 import subprocess
 
 import numpy as np
@@ -129,6 +131,30 @@ def test_second_call_reuses_and_other_parameters_are_refused(root, monkeypatch, 
     with pytest.raises(FileExistsError, match="expected .*'val': 1,"):
         write_dataset(root, **SMALL | {"num_val": 1})
     assert files_below(root) == before
+
+
+def test_scenes_of_another_version_are_drawn_anew_and_nothing_else_is_lost(root, tmp_path, capsys):
+    """Kept: what has a letter in it, another seed, or lies behind a link."""
+    few = SMALL | {"num_train": 1, "num_val": 1}
+    write_dataset(tmp_path / "new", **few)
+    for name, changes in {"old": {}, "letter": {}, "seed": {"seed": 8}, "disk": {}}.items():
+        shutil.copytree(root, tmp_path / name)
+        file = tmp_path / name / toy_city.PARAMETERS_FILE
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"version": 1} | changes))
+    (tmp_path / "letter" / "letter.txt").write_text("dear diary")
+    (tmp_path / "link").symlink_to("disk")
+    capsys.readouterr()
+    for name in ("letter", "seed", "link"):
+        before = files_below(tmp_path / name)
+        with pytest.raises(FileExistsError, match="'version': 1"):
+            write_dataset(tmp_path / name, **few)
+        assert files_below(tmp_path / name) == before
+    assert capsys.readouterr().out == ""
+    write_dataset(tmp_path / "old", **few)
+    said = f"toy city: {tmp_path}/old was drawn by another version, is drawn anew"
+    assert capsys.readouterr().out.splitlines()[0] == said
+    assert files_below(tmp_path / "old") == files_below(tmp_path / "new")
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize("content", [None, "[]", "{", "{}"])

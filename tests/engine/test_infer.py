@@ -16,7 +16,15 @@ from mmseg.apis import init_model as init_segmentor
 from PIL import Image
 
 from engine import init_model
-from engine.infer import as_json, find_images, main, picture_names, usable_device
+from engine.ending import Terminated, explain
+from engine.infer import (
+    as_json,
+    describe_images,
+    find_images,
+    main,
+    picture_names,
+    usable_device,
+)
 from models import InputError, NetConfig
 from tests.conftest import REPO, net_config_file
 from tests.docs.test_pages import blocks
@@ -124,6 +132,26 @@ def test_json_has_a_line_for_each_image():
     assert json.loads(text) == dict(classes=["cat"], images=images)
     assert '{"file": "ü.jpg", "boxes": [[1.5, 2]]},\n' in text
     assert json.loads(as_json({"unread": ["a"]}, [])) == dict(unread=["a"], images=[])
+
+
+@pytest.mark.parametrize(
+    "error, said", [(KeyboardInterrupt, "\nInterrupted."), (Terminated, "Terminated.")]
+)
+def test_an_interruption_says_what_is_done(error, said, tmp_path, capsys):
+    for name in "abc":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), picture())
+
+    def describe(image, name, file):
+        if name == "c.png":
+            raise error
+        return {}
+
+    _, images = find_images([str(tmp_path)], [])
+    with pytest.raises(error) as caught:
+        describe_images(images, describe, tmp_path / "pictures")
+    line, _ = explain(caught.value)
+    assert line.startswith(f"{said} 2 of 3 images are done, their pictures are in {tmp_path}/p")
+    assert "\n" not in line.strip() and capsys.readouterr().out.endswith("\n")
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "cpu:x"])

@@ -1,5 +1,6 @@
 """The quickstart, and a whole run of it."""
 
+import json
 import os
 import pty
 import re
@@ -13,8 +14,10 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
+from datasets.toy_city import PARAMETERS_FILE, write_dataset
 from engine import quickstart
 from engine.quickstart import TASKS, Quickstart
+from engine.steps import Steps
 from models import InputError
 from tests.conftest import REPO
 
@@ -43,6 +46,25 @@ def test_results_of_other_settings_go(start, tmp_path):
     start("randomness.seed=1").claim()
     start("randomness.seed=1", data_root="elsewhere").claim()
     assert (tmp_path / "screen").read_text().count("\n") == 2
+
+
+def test_scenes_of_another_version_are_drawn_anew_in_one_line(start, tmp_path, monkeypatch):
+    root = tmp_path / "city"
+    write_dataset(root, num_train=1, num_val=1, size=(64, 64))
+    file = root / PARAMETERS_FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"version": 1}))
+
+    def call(steps, name, command):  # test_toy_city draws
+        if name != "data":
+            raise InputError("enough")
+
+    monkeypatch.setattr(quickstart, "_TOY_CITY", str(root))
+    monkeypatch.setattr(Steps, "call", call)
+    with pytest.raises(InputError, match="enough"):
+        start().run()
+    _, begun, ended, *_ = (tmp_path / "screen").read_text().splitlines()
+    assert begun == "1/7  data set  ..."
+    assert ended == f"1/7  data set  done in 0:00  drawn anew: {root} was of another version"
 
 
 def test_settings_of_a_step_come_last(start):

@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from mmengine.dataset import BaseDataset
+from mmengine.dataset import BaseDataset, DefaultSampler
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -203,6 +203,20 @@ def test_samples_have_seeds_of_their_own():
     sampler.start(1)
     seeds = {seed for batch in [*first, *sampler] for _, seed in batch}
     assert len(seeds) == 12
+
+
+def test_a_pass_that_was_left_in_the_middle_leaves_nothing_behind():
+    """As that of α's data is when the ranking starts one of its own."""
+    sampler = DefaultSampler(DATASETS.build(dict(type="Shapes")))
+    inner = dict(type="mmdet.AspectRatioBatchSampler")
+    batches = SeededBatchSampler(sampler, 2, part=0, inner=inner)
+    batches.start(0)
+    whole = list(batches)
+    assert len(whole) == 5
+    for count in range(5):
+        left = list(itertools.islice(unfinished := iter(batches), count))
+        assert left == whole[:count] and list(batches) == whole
+        assert list(unfinished) == whole[count:]
 
 
 VALIDATION = dict(

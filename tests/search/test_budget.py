@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 
 from models import (
     FNABackbone,
@@ -23,7 +24,7 @@ from search.ranking import Candidate, evaluate, propose, to_json
 from search.turns import Temperature
 from tests.conftest import REPO
 
-from .tools import SHARED, SUPERNET, make_runner
+from .tools import SHARED, SUPERNET, make_runner, skip_pictures
 
 TARGET = SHARED["cost"]["target"] * 1e5
 
@@ -57,6 +58,24 @@ def test_what_is_found_is_within_the_target_and_the_best_of_the_ranked(searched)
         assert madds(row["net_config"]) <= TARGET
     assert (folder / "net_config.txt").read_text().strip() == ranked[0]["net_config"]
     assert ranked[0]["difference"] == 0 and ranked[1]["difference"] > 0
+
+
+def test_the_ranked_are_in_training_mode_after_an_evaluation_too(tmp_path, monkeypatch):
+    """So they are in a run that is resumed before the ranking."""
+
+    class Evaluates(Hook):
+        def after_train(self, runner):
+            runner.model.eval()
+
+    skip_pictures(monkeypatch)
+    contents = []
+    for hooks in ([], [Evaluates()]):
+        folder = tmp_path / str(len(hooks))
+        loop = dict(max_epochs=2, ranking=dict(candidates=3, batches=1))
+        runner = make_runner(folder, loop=loop, custom_hooks=hooks)
+        runner.train()
+        contents.append((folder / "candidates.json").read_text())
+    assert contents[0] == contents[1]
 
 
 def test_the_log_says_how_the_search_does(searched):

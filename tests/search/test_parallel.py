@@ -25,6 +25,9 @@ from .tools import SHARED, TinyTask, equal, make_runner, skip_pictures
 PROCESSES = 2
 # One image per process, so that everything hangs on the synchronization of BN.
 PER_PROCESS = dict(batch_size=1, loop=dict(arch_steps=2, weight_steps=1))
+# Then architectures are ranked. Resumed in the middle of an epoch, and before the ranking.
+RANKING = dict(max_epochs=2, ranking=dict(candidates=4, batches=2))
+RESUMED_AT = (7, 8)
 
 
 def search(work_dir: Path, sync_bn: str | None = "torch", **settings: object) -> dict[str, object]:
@@ -65,6 +68,13 @@ def process(rank: int, port: int, work_dir: Path) -> None:
     result["whole"] = search(work_dir / "whole", checkpoint_interval=7, **noisy)["state"]
     middle = dict(load_from=str(work_dir / "whole/iter_7.pth"), resume=True)
     result["resumed"] = search(work_dir / "resumed", **middle, **noisy)["state"]
+    ranked = dict(noisy, **SHARED)
+    ranked["loop"] = PER_PROCESS["loop"] | SHARED["loop"] | RANKING
+    search(work_dir / "ranked", None, checkpoint_interval=1, **ranked)
+    for step in RESUMED_AT:
+        last = dict(load_from=str(work_dir / f"ranked/iter_{step}.pth"), resume=True)
+        search(work_dir / f"ranked_{step}", None, checkpoint_interval=24, **last, **ranked)
+    result["work_dir"] = str(work_dir)
     torch.save(result, work_dir / f"rank_{rank}.pth")
     distributed.barrier()
     distributed.destroy_process_group()
@@ -214,6 +224,16 @@ def test_each_rank_resumes_where_it_was(results):
     for result in results:
         for key, tensor in result["whole"].items():
             assert torch.equal(tensor, result["resumed"][key]), key
+
+
+@pytest.mark.parametrize("file", ["candidates.json", "net_config.txt", "alpha.json"])
+def test_a_ranked_search_resumes_where_it_was(results, file):
+    folder = Path(results[0]["work_dir"])
+    whole, *resumed = (
+        (folder / name / file).read_text()
+        for name in ("ranked", *(f"ranked_{step}" for step in RESUMED_AT))
+    )
+    assert resumed == [whole] * len(RESUMED_AT)
 
 
 def test_two_processes_equal_one_with_the_joint_batch(results, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,9 +8,16 @@ from mmengine.runner import CheckpointLoader
 
 from engine.compat.safe_load import install_safe_loading
 from models import InputError
+from search import loop, report
 from search.loop import ArchAdaptLoop
 
 from .tools import SHARED, equal, make_runner, skip_pictures, snapshot, steps_of, stop_workers
+
+# 12 weight steps and 16 of α's; then 4 candidates are ranked on 2 batches.
+RANKED = SHARED | dict(
+    loop=SHARED["loop"] | dict(arch_steps=2, ranking=dict(candidates=4, batches=2)),
+    noise=0.1, dropout=0.5, checkpoint_interval=1,
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -79,25 +87,49 @@ def test_a_resumed_run_ends_as_if_never_interrupted(
         assert contents[0] == contents[1]
 
 
-def test_a_run_interrupted_in_an_architecture_step_resumes(tmp_path, monkeypatch, safe_loading):
-    original = ArchAdaptLoop.arch_step
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory):
+    """A search with a ranking that nothing interrupts."""
+    with pytest.MonkeyPatch.context() as patch:
+        skip_pictures(patch)
+        runner = make_runner(tmp_path_factory.mktemp("ranked"), **RANKED)
+        runner.train()
+    return runner
 
-    def interrupt(loop, batch):
-        original(loop, batch)
-        if loop._arch_iter == 6:
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [
+        (ArchAdaptLoop, "arch_step", 6),
+        (ArchAdaptLoop, "_update", 8),  # of α's
+        (ArchAdaptLoop, "_update", 9),  # of the weights'
+        (loop, "propose", 1),  # between the last epoch and the ranking
+        (ArchAdaptLoop, "_task_loss", 28 + 3),  # of the second candidate
+        (report, "draw_architectures", 3),  # of the ranking's; candidates.json is written
+    ],
+)
+def test_a_run_interrupted_at_any_place_resumes(
+    owner, name, call, ranked, tmp_path, monkeypatch, safe_loading
+):
+    original, calls = getattr(owner, name), []
+
+    def interrupted(*args):
+        result = original(*args)
+        calls.append(args)
+        if len(calls) == call:
             raise KeyboardInterrupt
+        return result
 
-    settings = dict(noise=0.1, dropout=0.5, loop=dict(arch_steps=2), checkpoint_interval=1)
     with monkeypatch.context() as patch:
-        patch.setattr(ArchAdaptLoop, "arch_step", interrupt)
+        patch.setattr(owner, name, interrupted)
         with pytest.raises(KeyboardInterrupt):
-            make_runner(tmp_path / "resumed", **settings).train()
-    resumed = make_runner(tmp_path / "resumed", resume=True, **settings)
+            make_runner(tmp_path, **RANKED).train()
+    resumed = make_runner(tmp_path, resume=True, **RANKED)
     resumed.train()
-    whole = make_runner(tmp_path / "whole", **settings)
-    whole.train()
-    assert steps_of(resumed) == "AAW" * 6
-    assert equal(snapshot(resumed), snapshot(whole))
+    assert equal(snapshot(resumed), snapshot(ranked))
+    for file in ("candidates.json", "net_config.txt", "alpha.json"):
+        one, other = (Path(run.work_dir, file).read_text() for run in (resumed, ranked))
+        assert one == other, file
 
 
 def test_a_resumed_run_must_be_the_same_search(tmp_path, safe_loading):
