@@ -1,5 +1,5 @@
-# retinanet_arch_adapt_bccd.py with shared weights and a budget: what it finds costs no more than the
-# seed's architecture, and is the best of 20 proposals (docs/budget.md).
+# retinanet_arch_adapt_bccd.py with shared weights and a budget: what it finds costs no more than
+# the seed's architecture, and is the best of 20 proposals (docs/budget.md).
 _base_ = "retinanet_arch_adapt_bccd.py"
 
 model = dict(backbone=dict(share_weights=True))
