@@ -84,6 +84,21 @@ def test_one_path_and_one_hot_are_the_derived_network(name, seed):
         assert torch.equal(ours, derived)
 
 
+def test_in_mixed_precision_too():
+    supernet, image = build(), torch.randn(2, 3, 64, 96)
+    path = random_path(supernet, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = derived_twin(supernet, path, SMALL)(image)
+        supernet.set_path(path)
+        one_path = supernet(image)
+        supernet.set_path(None)
+        set_alphas(supernet, one_hot_alphas(supernet, path))
+        mixed = supernet(image)
+    for maps in zip(expected, one_path, mixed, strict=True):
+        assert maps[0].dtype == torch.bfloat16
+        assert torch.equal(maps[0], maps[1]) and torch.equal(maps[0], maps[2])
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_a_slice_gets_the_derived_networks_gradient_and_the_rest_none(name):
     space = {**SMALL, **SPACES[name]}
