@@ -85,24 +85,24 @@ def test_one_path_and_one_hot_are_the_derived_network(name, seed):
 
 
 def test_in_mixed_precision_too():
-    """As far as bfloat16's 8 bits tell: outputs of one path and of a one-hot."""
+    """One path and a one-hot are no further from float32 than the derived network is."""
     supernet, image = build(), torch.randn(2, 3, 64, 96)
     path = random_path(supernet, 0)
     twin = derived_twin(supernet, path, SMALL)
+    exact = twin(image)
 
-    def compute(network: nn.Module) -> list[Tensor]:
+    def error(network: nn.Module) -> float:
         with torch.autocast("cpu", torch.bfloat16):
-            return network(image)
+            maps = network(image)
+        assert {m.dtype for m in maps} == {torch.bfloat16}
+        return sum((m - e).norm().item() for m, e in zip(maps, exact, strict=True))
 
-    expected = compute(twin)
+    expected = error(twin)
     supernet.set_path(path)
-    one_path = compute(supernet)
+    assert error(supernet) < 1.3 * expected
     supernet.set_path(None)
     set_alphas(supernet, one_hot_alphas(supernet, path))
-    for derived, *ours in zip(expected, one_path, compute(supernet), strict=True):
-        assert {m.dtype for m in (derived, *ours)} == {torch.bfloat16}
-        for each in ours:
-            assert (each - derived).float().norm() < 0.05 * derived.float().norm()
+    assert 0 < error(supernet) < 1.3 * expected
 
 
 @pytest.mark.parametrize("name", SPACES)

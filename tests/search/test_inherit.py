@@ -1,5 +1,7 @@
 """A search and the parameter adaptation that inherits from it, run as users run them."""
 
+import re
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -52,7 +54,7 @@ def test_it_starts_as_the_super_networks_path(searched, toy_city, tmp_path):
     search, model = searched
     process = adapt(searched, toy_city, tmp_path)
     assert f"tensors from the search's checkpoint {search}/epoch_2.pth" in process.stdout
-    assert "neck 18 of 18 tensors, bbox_head" in process.stdout
+    assert re.search(r"neck (\d+) of \1 tensors, bbox_head (\d+) of \2 tensors", process.stdout)
     dumped = Config.fromfile(tmp_path / "retinanet_param_adapt_toy.py").model
     assert dumped.backbone.init_cfg == dict(type="Inherit", checkpoint=f"{search}/epoch_2.pth")
     found = NetConfig.parse(search / "net_config.txt")
