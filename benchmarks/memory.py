@@ -119,7 +119,10 @@ def architecture_step(backbone: FNASuperNet) -> None:
 
 def weight_step(backbone: FNASuperNet) -> None:
     """The largest path computes."""
-    sizes = [[count_params(op) for op in layer.ops.values()] for layer in backbone.mixed_layers]
+    sizes = [
+        [count_params(op) for _, op in layer.describe_candidates()]
+        for layer in backbone.mixed_layers
+    ]
     backbone.set_path([size.index(max(size)) for size in sizes])
 
 

@@ -4,8 +4,7 @@
 
 Only the backbone is measured (neck and head cost the same in every row), training, on random images
 and with a mean as the loss; optimizers are left out. The rows take turns, so that other work on
-the machine affects all alike; times are medians. Memory is what a step needs beyond the weights: on
-a GPU the peak that torch allocated; on CPU the bytes kept for backward, each storage counted once.
+the machine affects all alike; times are medians. Memory is the peak of a step beyond the weights.
 """
 
 import argparse
@@ -13,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from mmengine.config import Config
@@ -22,6 +22,8 @@ from engine.compat import mmcv_ops
 from engine.config import REPO
 from models import FNASuperNet, MAdds, expected_cost, price_list
 from search.report import derived_backbone
+
+from .memory import LiveBytes
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -33,7 +35,7 @@ class Row:
     name: str
     prepare: Callable[[], None]
     network: nn.Module
-    extra_loss: Callable[[], Tensor | float] = lambda: 0.0
+    extra_loss: Callable[[], Tensor | float] = float
     forward: list[float] = field(default_factory=list)
     backward: list[float] = field(default_factory=list)
     memory: int = 0
@@ -48,47 +50,48 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--channels-last", action="store_true", help="the faster order on CPUs")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the path, weights and images")
     return parser.parse_args()
 
 
 def make_rows(config: str, size: tuple[int, int], device: str, seed: int) -> list[Row]:
-    """The derived network, a weight step on its path and on random ones, an architecture step."""
+    """The derived network; for both kinds of super network a weight step on its path and an
+    architecture step."""
     with mmcv_ops.quiet_imports():
-        cfg = dict(Config.fromfile(config).model.backbone, init_cfg=None)
+        cfg = dict(Config.fromfile(config).model.backbone, init_cfg=None, share_weights=False)
     cfg.pop("type")
-    supernet = FNASuperNet(**cfg)
+    separate = FNASuperNet(**cfg).to(device)
+    shared = FNASuperNet(**cfg | dict(share_weights=True)).to(device)
     generator = torch.Generator().manual_seed(seed)
-    path = supernet.sample_path(generator, uniform=True)
-    with torch.no_grad():
-        for alpha, choice in zip(supernet.alphas(), path, strict=True):
-            alpha[choice] += 0.1  # so that this path is what is derived
-    derived = derived_backbone(supernet, supernet.derive()).to(device)
-    supernet.to(device)
-    alphas = {id(alpha) for alpha in supernet.alphas()}
-    weights = [p for p in supernet.parameters() if id(p) not in alphas]
-    prices = price_list(supernet, MAdds(), size)
+    path = separate.sample_path(generator, uniform=True)
+    derived = derived_backbone(separate, separate.search_space.net_config(path)).to(device)
+    prices = price_list(separate, MAdds(), size)
 
-    def choose(path: list[int] | None) -> None:
+    def choose(supernet: FNASuperNet, path: list[int] | None, with_cp: bool) -> None:
         supernet.set_path(path)
-        for weight in weights:
-            weight.requires_grad_(path is not None)
+        for layer in supernet.mixed_layers:
+            layer.with_cp = with_cp
+        alphas = {id(alpha) for alpha in supernet.alphas()}
+        for parameter in supernet.parameters():
+            parameter.requires_grad_((path is None) == (id(parameter) in alphas))
+
+    def row(
+        name: str, supernet: FNASuperNet, path: list[int] | None = None, with_cp: bool = False
+    ) -> Row:
+        def cost() -> Tensor | float:
+            return 0.0 if path else expected_cost(supernet, prices).log().float()
+
+        return Row(name, partial(choose, supernet, path, with_cp), supernet, cost)
 
     return [
         Row("derived network", lambda: None, derived),
-        Row("weight step, its path", lambda: choose(path), supernet),
-        Row(
-            "weight step, any path",
-            lambda: choose(supernet.sample_path(generator, uniform=True)),
-            supernet,
-        ),
-        Row(
-            "architecture step",
-            lambda: choose(None),
-            supernet,
-            lambda: expected_cost(supernet, prices).log().float(),
-        ),
+        row("separate candidates: weight step, its path", separate, path),
+        row("separate candidates: architecture step", separate),
+        row("the same, `with_cp`", separate, with_cp=True),
+        row("shared weights: weight step, its path", shared, path),
+        row("shared weights: architecture step", shared),
     ]
 
 
@@ -112,24 +115,15 @@ def step(row: Row, images: Tensor, precision: torch.dtype | None) -> tuple[float
 
 
 def measure_memory(row: Row, images: Tensor, precision: torch.dtype | None) -> int:
-    """Bytes that one step needs beyond the weights and the images."""
+    """Bytes that one step needs beyond the weights and the images, at its peak."""
     if images.device.type == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         step(row, images, precision)
         return torch.cuda.max_memory_allocated() - before
-    held = {p.untyped_storage().data_ptr() for p in row.network.parameters()}
-    kept = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in held:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with LiveBytes() as live:
         step(row, images, precision)
-    return sum(kept.values())
+    return live.peak
 
 
 def main() -> None:
@@ -137,9 +131,10 @@ def main() -> None:
     size, precision = tuple(args.size), PRECISIONS[args.precision]
     torch.manual_seed(args.seed)
     rows = make_rows(args.config, size, args.device, args.seed)
-    images = torch.randn(args.batch, 3, *size, device=args.device)
+    order = torch.channels_last if args.channels_last else torch.contiguous_format
+    images = torch.randn(args.batch, 3, *size, device=args.device).to(memory_format=order)
     for row in rows:  # the first pass, which also warms up
-        row.network.train()
+        row.network.to(memory_format=order).train()
         step(row, images, precision)
         row.memory = measure_memory(row, images, precision)
     for _ in range(args.repeats):
@@ -156,8 +151,8 @@ def print_table(rows: list[Row], args: argparse.Namespace) -> None:
     height, width = args.size
     print(
         f"Backbone, {args.batch} image(s) of {height}x{width}, {args.precision}, {where}, torch "
-        f"{torch.__version__}; median of {args.repeats}; memory: "
-        + ("peak allocated beyond the weights" if cuda else "bytes kept for backward")
+        f"{torch.__version__}{', channels-last' if args.channels_last else ''}; median of "
+        f"{args.repeats}; memory: peak beyond the weights"
     )
     print("\n| step | forward ms | backward ms | both | memory MiB | memory |")
     print("|---|---|---|---|---|---|")

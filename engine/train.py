@@ -7,6 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import barrier
 from mmengine.hooks import Hook
+from torch import nn
 
 from models import InputError
 from models.files import remove_unfinished
@@ -15,11 +16,15 @@ from .checkpoints import SetAsideOldRun, noting_how_to_resume, point_at_newest
 from .config import (
     OneLineParser,
     add_arguments,
+    asked_net_config,
+    given,
     load_config,
     use_amp,
     user_path,
 )
 from .hooks import MatchCheckpoint
+from .inherit import inherit_from
+from .model import unwrapped
 from .preface import Preface
 from .run import build_runner, run
 from .run_state import CheckRunState
@@ -34,6 +39,13 @@ def parse_args() -> argparse.Namespace:
         "--auto-scale-lr", action="store_true", help="scale the learning rate by the batch size"
     )
     parser.add_argument(
+        "--inherit",
+        type=given,
+        metavar="SEARCH",
+        help="start from the architecture and the weights of this search: its work dir, or one of "
+        "its checkpoints",
+    )
+    parser.add_argument(
         "--resume",
         nargs="?",
         const="auto",
@@ -45,7 +57,10 @@ def parse_args() -> argparse.Namespace:
 def main(hooks: Sequence[Hook] = ()) -> None:
     """What the command line says, with these hooks besides the config's."""
     args = parse_args()
+    search = args.inherit and user_path(args.inherit)
     cfg = load_config(args)
+    if search:
+        inherit_from(cfg, search, asked_net_config(args))
     if args.amp:
         use_amp(cfg)
     if args.auto_scale_lr:
@@ -59,6 +74,8 @@ def main(hooks: Sequence[Hook] = ()) -> None:
     line = resume_from(cfg, args.resume)
 
     runner = build_runner(cfg)
+    if cfg.get("resume"):
+        leave_weights(unwrapped(runner.model))
     own = (MatchCheckpoint(), CheckRunState()) if cfg.get("resume") else (SetAsideOldRun(),)
     for hook in (*own, Preface(), *hooks):
         runner.register_hook(hook)
@@ -68,6 +85,13 @@ def main(hooks: Sequence[Hook] = ()) -> None:
         barrier()  # last_checkpoint is what it should be
         runner.train()
     runner.logger.info(f"Done. Checkpoints and logs are in {runner.work_dir}")
+
+
+def leave_weights(model: nn.Module) -> None:
+    """Let a model that is about to be resumed read no seed and no search: its checkpoint has all
+    weights, and what they began from may be gone."""
+    for module in (model, model.backbone) if hasattr(model, "backbone") else (model,):
+        module.init_cfg = None
 
 
 def resume_from(cfg: Config, path: str | None) -> str | None:

@@ -8,13 +8,14 @@ network's have none; in training mode it computes what the super network's path 
 
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
 from mmengine.registry import WEIGHT_INITIALIZERS
-from torch import Tensor
+from torch import Tensor, nn
 
 from .backbone import FNABackbone
 from .errors import InputError
@@ -49,7 +50,7 @@ def load_search(path: str | Path) -> tuple[dict[str, tuple[str, ...]], dict[str,
 def find_path(
     net_config: NetConfig,
     candidates: Mapping[str, tuple[str, ...]],
-    scores: Mapping[str, list[float]],
+    scores: Mapping[str, list[float]] | None = None,
 ) -> dict[tuple[int, int], tuple[str, str]]:
     """Which searched layer each layer of an architecture comes from.
 
@@ -59,7 +60,7 @@ def find_path(
 
     Args:
         candidates: Candidate ops by layer ``'S.L'``.
-        scores: log softmax(α) by layer, one number per candidate.
+        scores: log softmax(α) by layer, one number per candidate; without them any of the paths.
 
     Returns:
         (stage, layer) of the net_config, counted from 1 and 0 → the searched layer's name, its op.
@@ -82,7 +83,7 @@ def find_path(
             if not all(op in candidates[name] for op, name in zip(ops, layers, strict=True)):
                 continue
             score = sum(
-                scores[name][candidates[name].index(op)]
+                scores[name][candidates[name].index(op)] if scores else 0.0
                 for op, name in zip(ops, layers, strict=True)
             )
             if best is None or score > best[0]:
@@ -129,6 +130,47 @@ class Inherit:
         print_log(
             f"Inherit: {len(inherited)} tensors from the search's checkpoint {self.checkpoint}, "
             f"{len(initial) - len(inherited)} keep their initial values",
+            logger="current",
+            level=logging.INFO,
+        )
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class InheritHeads:
+    """Initializer of a whole model: what is not its backbone takes what the search has learned.
+
+    Tensors of another name or shape, as of a head for other classes, keep their initial values.
+
+    Args:
+        checkpoint: As of :class:`Inherit`.
+
+    Raises:
+        InputError: When it runs, if the file is no checkpoint of a search.
+    """
+
+    def __init__(self, checkpoint: str | Path):
+        self.checkpoint = checkpoint
+
+    def __call__(self, module: nn.Module) -> None:
+        learned = load_search(self.checkpoint)[1]
+        for child in module.children():
+            if hasattr(child, "init_weights"):  # mmengine's own would come later, over ours
+                child.init_weights()
+        initial = {
+            key: tensor
+            for key, tensor in module.state_dict().items()
+            if not key.startswith("backbone.")
+        }
+        inherited = {
+            key: learned[key]
+            for key, tensor in initial.items()
+            if key in learned and learned[key].shape == tensor.shape
+        }
+        module.load_state_dict(inherited, strict=False)
+        total, taken = (Counter(key.split(".")[0] for key in keys) for keys in (initial, inherited))
+        shares = ", ".join(f"{part} {taken[part]} of {total[part]} tensors" for part in total)
+        print_log(
+            f"Inherit: {shares} from the search's checkpoint {self.checkpoint}",
             logger="current",
             level=logging.INFO,
         )

@@ -6,10 +6,12 @@ Single-Path NAS, 2019; weight entanglement: Chen et al., AutoFormer, 2021). One 
 mixture of all of them, where separate candidates need one each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 from .errors import InputError
@@ -99,47 +101,102 @@ class SharedLayer(SearchedLayer):
 
     def _slice(self, x: Tensor, op: Op) -> tuple[Tensor, Tensor]:
         """One candidate."""
-        channels = op.expansion * self.in_channels
-        cut = (self.depthwise[0].kernel_size[0] - op.kernel_size) // 2
-        centre = slice(cut, cut + op.kernel_size)
-        return self._convolve(
-            x,
-            channels,
-            self.depthwise[0].weight[:channels, :, centre, centre],
-            self.project[0].weight[:, :channels],
-        )
+        conv, channels = self.depthwise[0], op.expansion * self.in_channels
+        kernel = centre(conv.weight[:channels], op.kernel_size)
+        padding = _padding(conv, op.kernel_size)
+
+        def depthwise(y: Tensor) -> Tensor:
+            return F.conv2d(y, kernel, None, conv.stride, padding, conv.dilation, channels)
+
+        return self._convolve(x, channels, depthwise, self.project[0].weight[:, :channels])
 
     def _mixture(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """All candidates at once."""
         p = self.probabilities()
         real = p @ self._real
         least = real.clamp_min(torch.finfo(p.dtype).tiny)  # all of p may be skip's
-        rings = (self._at_least_kernel @ p / least)[self._ring]
+        rings = self._at_least_kernel @ p / least
         gates = (self._at_least_expansion @ p / least)[self._block]
-        depthwise, project = self.depthwise[0].weight, self.project[0].weight
-        return self._convolve(
-            x, len(gates), depthwise * rings, project * gates.view(1, -1, 1, 1), real
-        )
+        conv, project = self.depthwise[0], self.project[0].weight
+
+        def depthwise(y: Tensor) -> Tensor:
+            return ScaledRings.apply(y, rings, conv.weight, self._ring, conv, self._kernels)
+
+        return self._convolve(x, len(gates), depthwise, project * gates.view(1, -1, 1, 1), real)
 
     def _convolve(
         self,
         x: Tensor,
         channels: int,
-        depthwise: Tensor,
+        depthwise: Callable[[Tensor], Tensor],
         project: Tensor,
         share: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The MBConv with these weights, ``channels`` of them expanded; ``share`` scales it."""
+        """The MBConv with these convs, of ``channels`` expanded ones; ``share`` scales it."""
         expanded = x
         if self.expand is not None:
             conv, norm, act = self.expand
             expanded = act(norm(F.conv2d(x, conv.weight[:channels])))
-        conv, norm, act = self.depthwise
-        padding = conv.dilation[0] * (depthwise.shape[-1] - 1) // 2
-        y = F.conv2d(expanded, depthwise, None, conv.stride, padding, conv.dilation, channels)
-        y = self.project[1](F.conv2d(act(norm(y)), project))
+        _, norm, act = self.depthwise
+        y = self.project[1](F.conv2d(act(norm(depthwise(expanded))), project))
         y = y if share is None else share * y
         return (x + y if self.residual else y), expanded
+
+
+class ScaledRings(Function):
+    """A depthwise conv whose kernel's rings are scaled: ring i by ``rings[i]``.
+
+    As ``F.conv2d(x, weight * rings[ring], ...)`` computes it, but backward finds the gradient of
+    each scale by a conv with that ring, and not by the gradient of the kernel. On CPUs PyTorch
+    computes the latter 50 times as long as the conv, where the kernel is larger than 3x3.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        x: Tensor,
+        rings: Tensor,
+        weight: Tensor,
+        ring: Tensor,
+        conv: nn.Conv2d,
+        kernels: Sequence[int],
+    ) -> Tensor:
+        """N×C×H×W, scales, the C×1×K×K kernel, K×K ring of each entry, settings, rings' sizes."""
+        ctx.save_for_backward(x, rings, weight, ring)
+        ctx.conv, ctx.kernels = conv, kernels
+        scaled = weight * rings[ring]
+        return F.conv2d(x, scaled, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, rings, weight, ring = ctx.saved_tensors
+        conv, factors = ctx.conv, rings[ring]
+        # in mixed precision, forward has cast them so
+        x, weight = x.to(grad.dtype), weight.to(grad.dtype)
+        of_x, _, of_weight = ctx.needs_input_grad[:3]
+        grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+            grad, x, weight * factors.to(grad.dtype), None, conv.stride, conv.padding,
+            conv.dilation, False, [0, 0], conv.groups, [of_x, of_weight, False],
+        )  # fmt: skip
+        grad_rings = []
+        for number, size in enumerate(ctx.kernels):
+            alone = centre(weight * (ring == number), size)
+            padding = _padding(conv, size)
+            part = F.conv2d(x, alone, None, conv.stride, padding, conv.dilation, conv.groups)
+            grad_rings.append((part * grad).sum(dtype=rings.dtype))
+        grad_weight = grad_weight * factors if of_weight else None
+        return grad_x, torch.stack(grad_rings), grad_weight, None, None, None
+
+
+def centre(kernel: Tensor, size: int) -> Tensor:
+    """The middle of C×1×K×K kernels: C×1×size×size."""
+    cut = (kernel.shape[-1] - size) // 2
+    return kernel[..., cut : cut + size, cut : cut + size]
+
+
+def _padding(conv: nn.Conv2d, kernel_size: int) -> int:
+    return conv.dilation[0] * (kernel_size - 1) // 2
 
 
 def _check_nested(ops: Sequence[Op]) -> None:

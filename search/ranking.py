@@ -14,6 +14,8 @@ from mmengine.dist import all_reduce
 from torch import Tensor
 
 from models import BudgetTerm, CostTerm, FNASuperNet, InputError, NetConfig
+from models.inherit import find_path
+from models.ops import SKIP
 
 _MOST_DRAWS = 10_000
 
@@ -79,19 +81,28 @@ def propose(
     generator: torch.Generator,
 ) -> list[Candidate]:
     """The architecture that α prefers, and others drawn by softmax(α): different ones, each within
-    the term's budget, if it has one. Fewer than ``count`` where α has decided."""
+    the term's budget, if it has one. Fewer than ``count`` where α has decided.
+
+    Of the paths of one architecture, which differ in where a stage skips, it is the one of the
+    greatest score: the one that :class:`models.Inherit` takes."""
     candidates: dict[NetConfig, Candidate] = {}
     alphas, listed = supernet.alpha_values(), prices.tolist()
+    space = supernet.search_space
+    scores = [alpha.double().log_softmax(0).tolist() for alpha in alphas]
+    by_layer = dict(zip(space.candidates, scores, strict=True))
 
-    def consider(path: list[int]) -> None:
-        net_config = supernet.search_space.net_config(path)
-        priced = sum(layer[choice] for layer, choice in zip(listed, path, strict=True))
-        if net_config in candidates or (term.budget is not None and priced > term.budget):
+    def consider(drawn: list[int]) -> None:
+        net_config = space.net_config(drawn)
+        if net_config in candidates:
             return
-        score = sum(
-            alpha.log_softmax(0)[choice].item() for alpha, choice in zip(alphas, path, strict=True)
+        ops = dict(find_path(net_config, space.candidates, by_layer).values())
+        path = [names.index(ops.get(layer, SKIP)) for layer, names in space.candidates.items()]
+        priced, score = (
+            sum(layer[choice] for layer, choice in zip(numbers, path, strict=True))
+            for numbers in (listed, scores)
         )
-        candidates[net_config] = Candidate(path, net_config, score, priced + term.fixed)
+        if term.budget is None or priced <= term.budget:
+            candidates[net_config] = Candidate(path, net_config, score, priced + term.fixed)
 
     consider(supernet.best_path(prices, term.budget))
     for _ in range(_MOST_DRAWS):

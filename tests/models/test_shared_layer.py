@@ -14,7 +14,7 @@ from models import (
     remap,
 )
 from models.ops import parse_op
-from models.shared_layer import SharedLayer
+from models.shared_layer import ScaledRings, SharedLayer
 from tests.conftest import net_config_file, randomize
 from tests.models.test_supernet import (
     EXPANDED,
@@ -82,6 +82,27 @@ def test_one_path_and_one_hot_are_the_derived_network(name, seed):
     set_alphas(supernet, one_hot_alphas(supernet, path))
     for ours, derived in zip(supernet(image), expected, strict=True):
         assert torch.equal(ours, derived)
+
+
+def test_in_mixed_precision_too():
+    """One path and a one-hot are no further from float32 than the derived network is."""
+    supernet, image = build(), torch.randn(2, 3, 64, 96)
+    path = random_path(supernet, 0)
+    twin = derived_twin(supernet, path, SMALL)
+    exact = twin(image)
+
+    def error(network: nn.Module) -> float:
+        with torch.autocast("cpu", torch.bfloat16):
+            maps = network(image)
+        assert {m.dtype for m in maps} == {torch.bfloat16}
+        return sum((m - e).norm().item() for m, e in zip(maps, exact, strict=True))
+
+    expected = error(twin)
+    supernet.set_path(path)
+    assert error(supernet) < 1.3 * expected
+    supernet.set_path(None)
+    set_alphas(supernet, one_hot_alphas(supernet, path))
+    assert 0 < error(supernet) < 1.3 * expected
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -182,6 +203,30 @@ def test_gradients_of_alpha_by_finite_differences():
                     alpha[index] -= step
             slope = (values[0] - values[1]) / 2e-5
             assert alpha.grad[index].item() == pytest.approx(slope, rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("stride, dilation", [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 0.02)])
+def test_scaled_rings_have_the_gradients_of_a_conv(stride, dilation, dtype, tolerance):
+    """Those that autograd finds of scaling the kernel; in mixed precision, too."""
+    torch.manual_seed(0)
+    layer = randomize(SharedLayer(["k3_e3", "k9_e3", "k5_e3"], 4, 6, stride, dilation))
+    conv, x = layer.depthwise[0], torch.randn(2, 12, 14, 11, requires_grad=True)
+    rings = torch.rand(3, requires_grad=True)
+    settings = conv.stride, conv.padding, conv.dilation, conv.groups
+    gradients = []
+    for scaled in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            if scaled:
+                y = ScaledRings.apply(x, rings, conv.weight, layer._ring, conv, layer._kernels)
+            else:
+                y = nn.functional.conv2d(x, conv.weight * rings[layer._ring], None, *settings)
+        assert y.dtype == dtype
+        loss = (y.float() * torch.linspace(-1, 1, y.numel()).view_as(y)).sum()
+        gradients.append(torch.autograd.grad(loss, (x, rings, conv.weight)))
+    for ours, theirs in zip(*gradients, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert (ours - theirs).norm() < tolerance * theirs.norm()
 
 
 def test_a_layer_that_skips_for_certain_is_the_identity_with_finite_gradients():

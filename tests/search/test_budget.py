@@ -1,5 +1,6 @@
 """Searches to a target, with ranking, from their files and logs; random architectures."""
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -109,6 +110,13 @@ def test_proposals_are_different_and_within_the_budget():
     assert all(c.cost == madds(c.net_config) <= term.target for c in proposed)
     best = max(proposed, key=lambda candidate: candidate.score)
     assert best is proposed[0]
+    for candidate in proposed:  # of all paths of the architecture the likeliest
+        scores = [
+            sum(a.log_softmax(0)[i].item() for a, i in zip(supernet.alphas(), path, strict=True))
+            for path in itertools.product(*map(range, map(len, supernet.alphas())))
+            if supernet.search_space.net_config(path) == candidate.net_config
+        ]
+        assert candidate.score == pytest.approx(max(scores), abs=1e-5)
 
 
 def test_a_ranking_is_paired():

@@ -13,6 +13,7 @@ from search.loop import ArchAdaptLoop
 
 from .tools import (
     LAYERS,
+    SHARED,
     alphas_of,
     equal,
     make_runner,
@@ -335,12 +336,13 @@ def test_each_optimizer_has_its_own_settings(tmp_path):
     assert type(built["arch"]).__name__ == "CPUAmpOptimWrapper"
 
 
-def test_mixed_precision_by_bfloat16_on_cpu(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [{}, SHARED], ids=["separate", "shared"])
+def test_mixed_precision_by_bfloat16_on_cpu(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    runner = make_runner(tmp_path / "plain")
+    runner = make_runner(tmp_path / "plain", **kind)
     cfg = Config(dict(optim_wrapper=runner.optim_wrapper))
     use_amp(cfg)
-    amp = make_runner(tmp_path / "amp", optim_wrapper=cfg.optim_wrapper)
+    amp = make_runner(tmp_path / "amp", optim_wrapper=cfg.optim_wrapper, **kind)
     types = Counter()
     amp.model.backbone.blocks[2].register_forward_hook(
         lambda module, args, output: types.update([output.dtype] if output.is_cpu else [])

@@ -1,6 +1,7 @@
 """Two gloo processes against one that sees the joint batch."""
 
 import copy
+import json
 import os
 import socket
 from collections import Counter
@@ -28,6 +29,9 @@ PER_PROCESS = dict(batch_size=1, loop=dict(arch_steps=2, weight_steps=1))
 # Then architectures are ranked. Resumed in the middle of an epoch, and before the ranking.
 RANKING = dict(max_epochs=2, ranking=dict(candidates=4, batches=2))
 RESUMED_AT = (7, 8)
+# shared weights, to a target, colder and colder; and a ranking at the end
+RANKED = PER_PROCESS | SHARED
+RANKED["loop"] = SHARED["loop"] | dict(ranking=dict(candidates=3, batches=2))
 
 
 def search(work_dir: Path, sync_bn: str | None = "torch", **settings: object) -> dict[str, object]:
@@ -36,6 +40,9 @@ def search(work_dir: Path, sync_bn: str | None = "torch", **settings: object) ->
     runner = make_runner(work_dir, cfg=cfg, **settings)
     runner.train()
     model = getattr(runner.model, "module", runner.model)
+    ranked = work_dir / "candidates.json"
+    if distributed.is_initialized():
+        distributed.barrier()  # the first process writes it
     norms = {type(m) for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     return dict(
         state=model.state_dict(),
@@ -43,6 +50,7 @@ def search(work_dir: Path, sync_bn: str | None = "torch", **settings: object) ->
         images=[numbers for numbers, _ in model.seen],
         wrapper=type(runner.model).__name__,
         synchronized=norms == {CPUSyncBatchNorm},
+        ranked=json.loads(ranked.read_text()) if ranked.exists() else [],
     )
 
 
@@ -61,7 +69,7 @@ def process(rank: int, port: int, work_dir: Path) -> None:
     with counted_messages() as messages:  # BN as in the real searches
         result["own"] = search(work_dir / "own", None, launcher="pytorch", **PER_PROCESS)
     result["own"]["messages"] = messages
-    result["shared"] = search(work_dir / "shared", None, launcher="pytorch", **PER_PROCESS | SHARED)
+    result["shared"] = search(work_dir / "shared", launcher="pytorch", **RANKED)
     result["averaged"] = averaged_gradients(rank)
     result["scaled"] = search_with_an_overflow(rank, work_dir / "scaled")
     noisy = dict(launcher="pytorch", noise=0.1, dropout=0.5, **PER_PROCESS)
@@ -187,22 +195,15 @@ def results(tmp_path_factory) -> list[dict]:
     return [torch.load(work_dir / f"rank_{rank}.pth") for rank in range(PROCESSES)]
 
 
-def test_ranks_stay_equal(results):
-    one, other = results
+@pytest.mark.parametrize("kind", ["separate", "shared"])
+def test_ranks_stay_equal(results, kind):
+    one, other = (result.get(kind, result) for result in results)
     assert one["wrapper"] == "SampledPathParallel"
     assert one["synchronized"]
     assert one["paths"] == other["paths"]
     assert one["images"] != other["images"]
     for key, tensor in one["state"].items():
         assert torch.equal(tensor, other["state"][key]), key
-
-
-def test_ranks_stay_equal_with_shared_weights(results):
-    one, other = (result["shared"] for result in results)
-    assert one["paths"] == other["paths"] and one["images"] != other["images"]
-    for key, tensor in one["state"].items():
-        own = key.endswith(("running_mean", "running_var"))
-        assert torch.equal(tensor, other["state"][key]) != own, key
 
 
 def test_bn_sends_messages_only_where_it_is_synchronized(results):
@@ -236,14 +237,22 @@ def test_a_ranked_search_resumes_where_it_was(results, file):
     assert resumed == [whole] * len(RESUMED_AT)
 
 
-def test_two_processes_equal_one_with_the_joint_batch(results, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind, settings", [("separate", PER_PROCESS), ("shared", RANKED)])
+def test_two_processes_equal_one_with_the_joint_batch(
+    results, kind, settings, tmp_path, monkeypatch
+):
     skip_pictures(monkeypatch)
-    whole = search(tmp_path, **PER_PROCESS | dict(batch_size=PROCESSES))
-    assert whole["paths"] == results[0]["paths"]
-    pairs = zip(results[0]["images"], results[1]["images"], strict=True)
-    assert whole["images"] == [one + other for one, other in pairs]
+    whole = search(tmp_path, **settings | dict(batch_size=PROCESSES))
+    one, other = (result.get(kind, result) for result in results)
+    assert whole["paths"] == one["paths"]
+    pairs = zip(one["images"], other["images"], strict=True)
+    assert whole["images"] == [ours + theirs for ours, theirs in pairs]
     for key, tensor in whole["state"].items():
-        torch.testing.assert_close(results[0]["state"][key], tensor, atol=1e-5, rtol=1e-5, msg=key)
+        torch.testing.assert_close(one["state"][key], tensor, atol=1e-5, rtol=1e-5, msg=key)
+    assert [row["loss"] for row in whole["ranked"]] == pytest.approx(
+        [row["loss"] for row in one["ranked"]], rel=1e-4
+    )
+    assert len(whole["ranked"]) == (3 if settings is RANKED else 0)
 
 
 def test_only_used_parameters_are_averaged(results):

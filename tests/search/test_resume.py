@@ -132,6 +132,25 @@ def test_a_run_interrupted_at_any_place_resumes(
         assert one == other, file
 
 
+def test_a_run_interrupted_while_it_ranks_resumes(tmp_path, monkeypatch, safe_loading):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    settings = SHARED | dict(dropout=0.5, checkpoint_interval=1)
+    settings["loop"] = SHARED["loop"] | dict(ranking=dict(candidates=4, batches=2))
+    with monkeypatch.context() as patch:
+        patch.setattr("search.loop.evaluate", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            make_runner(tmp_path / "resumed", **settings).train()
+    resumed = make_runner(tmp_path / "resumed", resume=True, **settings)
+    resumed.train()
+    assert steps_of(resumed).count("A") == 0
+    make_runner(tmp_path / "whole", **settings).train()
+    for name in ("net_config.txt", "candidates.json"):
+        contents = [(tmp_path / run / name).read_text() for run in ("resumed", "whole")]
+        assert contents[0] == contents[1]
+
+
 def test_a_resumed_run_must_be_the_same_search(tmp_path, safe_loading):
     first = make_runner(tmp_path, loop=dict(max_epochs=2), checkpoint_interval=1)
     first.train()
