@@ -4,6 +4,7 @@
 """
 
 import argparse
+import multiprocessing
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, VISUALIZERS, DefaultScope
 from mmengine.runner import set_random_seed
-from mmengine.utils import track_parallel_progress
+from mmengine.utils import track_iter_progress
 from torch.utils.data import Dataset
 
 from models import DataError, InputError, SampleError
@@ -28,6 +29,7 @@ from models.errors import printable
 from .building import building
 from .config import OneLineParser, add_arguments, load_config
 from .data import no_batch, sources
+from .ending import end_silently
 from .run import run
 from .work_dir import make_work_dir
 
@@ -128,12 +130,17 @@ def read_samples(samples: Sequence[Mapping], source: Dataset) -> list[tuple[str 
     processes = min(len(os.sched_getaffinity(0)), len(samples))
     read = partial(read_sample, steps=steps, inspect=type(source).inspect)
     print(f"reading {len(samples)} images in {processes} processes", file=sys.stderr)
-    return track_parallel_progress(read, samples, processes, be_quiet, file=sys.stderr)
+    # Forked, whatever Python's default is (3.14's is not): a new process would import mmdet for
+    # seconds, and this one has no threads of its own yet.
+    with multiprocessing.get_context("fork").Pool(processes, be_quiet) as pool:
+        found = pool.imap(read, samples)
+        return list(track_iter_progress((found, len(samples)), file=sys.stderr))
 
 
 def be_quiet() -> None:
     """Prepare a process that reads: the main one answers Ctrl-C, and says what is damaged."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_silently()
     cv2.setNumThreads(0)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 

@@ -81,7 +81,7 @@ class Annotations:
     def raise_errors(self) -> None:
         """Raise DataError if the file cannot be used."""
         if self.errors:
-            raise DataError([f"annotation file {self.file}: {error}" for error in self.errors])
+            raise DataError(*(f"annotation file {self.file}: {error}" for error in self.errors))
 
     def refuse_without_boxes(self, purpose: str) -> None:
         """Raise InputError if the file holds no box, of a crowd apart, for a purpose."""

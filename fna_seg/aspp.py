@@ -25,6 +25,18 @@ class _PointwiseASPPHead(ASPPHead):
         super().__init__(**kwargs)
         self.bottleneck = self._conv((len(self.dilations) + 1) * self.channels, self.channels, 1)
 
+    def _forward_feature(self, inputs: list[Tensor]) -> Tensor:
+        """As mmseg's but for its advice on sizes, for which an export would hold one size only."""
+        x = self._transform_inputs(inputs)
+        pooled = resize(
+            self.image_pool(x),
+            size=x.shape[2:],
+            mode="bilinear",
+            align_corners=self.align_corners,
+            warning=False,
+        )
+        return self.bottleneck(torch.cat([pooled, *self.aspp_modules(x)], dim=1))
+
     def _conv(self, in_channels: int, out_channels: int, kernel_size: int) -> ConvModule:
         return ConvModule(
             in_channels,

@@ -1,7 +1,6 @@
 """The errors that stand for a user's mistake, and what of foreign text is shown in them."""
 
 import reprlib
-from collections.abc import Sequence
 
 
 class InputError(ValueError):
@@ -13,13 +12,20 @@ class SampleError(InputError):
 
 
 class DataError(InputError):
-    """A part of the data cannot be used, for several reasons; its message is the first."""
+    """A part of the data cannot be used, for one or more reasons; its message is the first.
 
-    def __init__(self, reasons: Sequence[str]):
-        self.reasons = list(reasons)
-        more = len(self.reasons) - 1
+    The reasons are all that it is made of, so that it comes whole out of another process, by pickle
+    and by torch's loaders, which make an error anew of its text.
+    """
+
+    @property
+    def reasons(self) -> list[str]:
+        return list(self.args)
+
+    def __str__(self) -> str:
+        more = len(self.args) - 1
         hint = f" ({more} more: scripts/check_data.sh CONFIG lists all)" if more else ""
-        super().__init__(f"{self.reasons[0]}{hint}")
+        return f"{self.args[0]}{hint}"
 
 
 def printable(text: str, limit: int = 2000) -> str:

@@ -25,6 +25,7 @@ from torch import Tensor
 from torchvision.models import MobileNet_V2_Weights
 
 from ..errors import InputError
+from ..files import remove_unfinished
 from ..seed import IMAGE_MEAN, IMAGE_STD, read_seed, save_seed
 from .check import check_seed
 from .read import read_foreign_seed
@@ -145,6 +146,7 @@ def get_seed(source: str, out: Path, force: bool = False) -> None:
     """
     # before any download, not after it
     _check_writable(out)
+    remove_unfinished(out.parent)
     if source in ("auto", *SOURCES):
         if not force and out.exists() and _keep(source, out):
             return

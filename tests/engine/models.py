@@ -19,12 +19,12 @@ CONFIGS = {
 def write_checkpoint(
     path: Path, framework: str, net_config: NetConfig | None = None, carried: bool = True
 ) -> dict:
-    """Write weights of a framework's toy model, of an architecture or the published one.
+    """Write weights of a framework's toy model, or a config's, of an architecture or its own.
 
     Beside it, ``NAME.py`` is the config as a run dumps it. Returns what the checkpoint holds.
     """
     options = {"model.backbone.net_config": str(net_config)} if net_config else {}
-    model, cfg = build_model(CONFIGS[framework], device="cpu", options=options)
+    model, cfg = build_model(CONFIGS.get(framework, framework), device="cpu", options=options)
     randomize(model.backbone)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         metainfo = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True)).metainfo

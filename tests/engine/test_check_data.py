@@ -1,7 +1,10 @@
 """scripts/check_data.sh: mistakes in a copy of the small data set, told split by split."""
 
 import json
+import multiprocessing
+import os
 import shutil
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -45,6 +48,26 @@ def edit(root, change, file=TRAIN):
 def cut(path):
     path.write_bytes(path.read_bytes()[:500])
     return path
+
+
+def test_images_are_read_in_forks_whatever_the_default(toy_city, monkeypatch):
+    """As of Python 3.14, where a process that starts anew would import mmdet for seconds."""
+    source = SimpleNamespace(pipeline=SimpleNamespace(transforms=[]))
+    kind = type("Source", (), vars(source) | dict(inspect=staticmethod(who_reads)))
+    monkeypatch.setitem(globals(), "PARENT", os.getpid())
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        (found,) = check_data.read_samples([{}], kind())
+    finally:
+        multiprocessing.set_start_method(None, force=True)
+    assert found == (os.getpid(), os.getpid())
+
+
+PARENT = None
+
+
+def who_reads(results):
+    return PARENT, os.getppid()
 
 
 def test_detection(root, monkeypatch, capsys, tmp_path):

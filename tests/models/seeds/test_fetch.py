@@ -155,6 +155,16 @@ def test_own_file_as_source(offline, tmp_path, ours, capsys):
     assert "no such file" in capsys.readouterr().err
 
 
+def test_drafts_of_killed_downloads_are_removed(offline, tmp_path, ours):
+    torch.save(rename_to_released(ours), tmp_path / "seed_mbv2.pt")
+    out = tmp_path / "out/seed.pth"
+    out.parent.mkdir()
+    beyond_all_processes = 2**22 + 1
+    (out.parent / f".seed.pth.{beyond_all_processes}.tmp").touch()
+    assert fetch.main(["--source", str(tmp_path / "seed_mbv2.pt"), "--out", str(out)]) == 0
+    assert list(out.parent.iterdir()) == [out]
+
+
 def test_interruption_leaves_nothing_behind(offline, tmp_path, capsys):
     def run(*_, **__):
         raise KeyboardInterrupt
