@@ -6,7 +6,6 @@ What is compared is measured in turns: a machine that is slower for a while is s
 import copy
 import ctypes
 import io
-import math
 import os
 import platform
 import statistics
@@ -28,11 +27,10 @@ from models.latency import device_name
 from .progress import StatusLine, clock
 
 NOISY = 0.05  # spread of a measurement, as a share, above which a machine is called noisy
-_WARM_UP = 2  # runs
-_RUNS = 3, 50  # least and most per round
-_SECONDS = 5e-3  # that the runs of one round should take
+_WARM_UP, _RUNS = 2, 3  # runs before all rounds, and per round
 
 Run = Callable[[], object]
+Job = tuple[nn.Module, Sequence[Tensor]]  # with its inputs
 
 
 @dataclass(frozen=True)
@@ -60,13 +58,12 @@ class Backend(Protocol):
     name: str
     kind: str
     threads: int
-    in_context: bool  # whether an op by itself takes longer than as a part of a network
 
     def prepare(self, module: nn.Module, inputs: Sequence[Tensor]) -> Run:
         """What runs ``module``, in evaluation mode and with norms folded, once."""
 
-    def milliseconds(self, run: Run, runs: int) -> float:
-        """The median time of so many runs."""
+    def milliseconds(self, run: Run, before: Run, runs: int) -> float:
+        """The median time of so many runs, each after one of ``before`` that is not timed."""
 
     def versions(self) -> dict[str, str]:
         """Of the software."""
@@ -76,7 +73,6 @@ class TorchBackend:
     """PyTorch, channels last: on CPU its faster layout for convs."""
 
     name = "torch"
-    in_context = False
 
     def __init__(self, kind: str, threads: int):
         self.kind, self.threads = kind, threads
@@ -94,9 +90,11 @@ class TorchBackend:
 
         return run
 
-    def milliseconds(self, run: Run, runs: int) -> float:
+    def milliseconds(self, run: Run, before: Run, runs: int) -> float:
         with _threads(self.threads):
-            return _on_gpu(run, runs) if self.kind == "cuda" else _on_cpu(run, runs, self.threads)
+            if self.kind == "cuda":
+                return _on_gpu(run, before, runs)
+            return _on_cpu(run, before, runs, self.threads)
 
     def versions(self) -> dict[str, str]:
         versions = {"torch": torch.__version__}
@@ -104,15 +102,10 @@ class TorchBackend:
 
 
 class OnnxRuntimeBackend:
-    """ONNX Runtime on CPU, all optimizations on, as ``scripts/export.sh`` checks its files.
-
-    It computes convs on blocks of channels. A session of one op would first convert its input to
-    them and afterwards its output back, which a network does once: see :class:`InContext`.
-    """
+    """ONNX Runtime on CPU, with all its optimizations."""
 
     name = "onnxruntime"
     kind = "cpu"
-    in_context = True
 
     def __init__(self, threads: int):
         self.threads = threads
@@ -131,8 +124,8 @@ class OnnxRuntimeBackend:
         }
         return lambda: session.run(None, feed)
 
-    def milliseconds(self, run: Run, runs: int) -> float:
-        return _on_cpu(run, runs, self.threads)
+    def milliseconds(self, run: Run, before: Run, runs: int) -> float:
+        return _on_cpu(run, before, runs, self.threads)
 
     def versions(self) -> dict[str, str]:
         import onnxruntime
@@ -180,7 +173,9 @@ class InContext(nn.Module):
     """An op between two cheap convs, as a network has it.
 
     Before it a 1x1 conv of few channels, unless it takes images, and after it one that computes a
-    single pixel. Their own time is that of the same without the op.
+    single pixel. Their own time is that of the same without the op. So an op finds its input in the
+    cache, and in ONNX Runtime, which computes convs on blocks of channels, nothing is converted to
+    them and back, as it would be for an op alone.
 
     Args:
         op: What to measure.
@@ -228,37 +223,41 @@ class GivenMaps(nn.Module):
 
 def measure(
     backend: Backend,
-    networks: Mapping[Hashable, tuple[nn.Module, Sequence[Tensor]]],
+    networks: Mapping[Hashable, Job],
     repeats: int,
+    parts: Mapping[Hashable, Job] | None = None,
     line: StatusLine | None = None,
 ) -> dict[Hashable, list[float]]:
-    """Time several networks in turns.
+    """Time networks, and parts of networks, in turns.
+
+    Each timed run of a network follows another run of it, and each of a part a run of one of the
+    networks: then a part's weights are as far from the cache as in a network.
 
     Args:
-        networks: Each with its inputs.
-        repeats: Rounds; in each every network runs a few times, of which the median counts.
+        networks, parts: Modules with their inputs.
+        repeats: Rounds; in each everything runs a few times, of which the median counts.
         line: Is told the progress.
 
     Returns:
-        For each network a number of ms per round.
+        For each network and part a number of ms per round.
     """
     _keep_freed_memory()
     say = line.update if line else lambda text: None
+    jobs = {**networks, **(parts or {})}
     began, runs = time.monotonic(), {}
-    for number, (key, (module, inputs)) in enumerate(networks.items()):
-        left = _left(began, number, len(networks))
-        say(f"preparing [{number + 1}/{len(networks)}]  eta of this: {left}")
+    for number, (key, (module, inputs)) in enumerate(jobs.items()):
+        left = _left(began, number, len(jobs))
+        say(f"preparing [{number + 1}/{len(jobs)}]  eta of this: {left}")
         runs[key] = backend.prepare(module, inputs)
-    counts = {}
-    for key, run in runs.items():
-        backend.milliseconds(run, _WARM_UP)
-        needed = math.ceil(_SECONDS / max(backend.milliseconds(run, _WARM_UP) / 1e3, 1e-9))
-        counts[key] = min(max(needed, _RUNS[0]), _RUNS[1])
+    for run in runs.values():
+        backend.milliseconds(run, run, _WARM_UP)
+    whole = [runs[key] for key in networks]
     began, times = time.monotonic(), {key: [] for key in runs}
     for number in range(repeats):
         say(f"measuring [{number + 1}/{repeats}]  eta: {_left(began, number, repeats)}")
         for key, run in runs.items():
-            times[key].append(backend.milliseconds(run, counts[key]))
+            before = run if key in networks else whole[number % len(whole)]
+            times[key].append(backend.milliseconds(run, before, _RUNS))
     return times
 
 
@@ -299,20 +298,22 @@ def _tensors(value: object) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def _on_cpu(run: Run, runs: int, threads: int) -> float:
+def _on_cpu(run: Run, before: Run, runs: int, threads: int) -> float:
     # one thread's own time leaves out what other programs do on its core meanwhile
     now = time.thread_time_ns if threads == 1 else time.perf_counter_ns
     times = []
     for _ in range(runs):
+        before()
         start = now()
         run()
         times.append(now() - start)
     return statistics.median(times) / 1e6
 
 
-def _on_gpu(run: Run, runs: int) -> float:
-    """By events around runs that follow each other: only the first waits for the CPU."""
+def _on_gpu(run: Run, before: Run, runs: int) -> float:
+    """By events around runs that follow each other, so that the CPU is ahead of the GPU."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    before()
     start.record()
     for _ in range(runs):
         run()

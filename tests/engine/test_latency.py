@@ -48,7 +48,7 @@ def test_a_timing_is_median_and_quartiles():
 
 
 class Recorder:
-    """A backend whose clock only writes down who was timed."""
+    """A backend whose clock only writes down who was timed, and after whom."""
 
     def __init__(self):
         self.timed = []
@@ -56,18 +56,20 @@ class Recorder:
     def prepare(self, module, inputs):
         return module
 
-    def milliseconds(self, run, runs):
-        self.timed.append((run, runs))
-        return {"quick": 0.01, "slow": 8.0}[run]
+    def milliseconds(self, run, before, runs):
+        self.timed.append(f"{run} after {before}")
+        return len(self.timed)
 
 
-def test_networks_are_measured_in_turns():
+def test_networks_and_parts_are_measured_in_turns():
     backend = Recorder()
-    times = measure(backend, {1: ("quick", ()), 2: ("slow", ())}, 3)
-    assert times == {1: [0.01] * 3, 2: [8.0] * 3}
-    warm_up, rounds = backend.timed[:4], backend.timed[4:]
-    assert [run for run, _ in warm_up] == ["quick", "quick", "slow", "slow"]
-    assert rounds == [("quick", 50), ("slow", 3)] * 3  # both for some time
+    networks, parts = {1: ("a", ()), 2: ("b", ())}, {3: ("part", ())}
+    times = measure(backend, networks, 3, parts)
+    warm_up, first, second, third = (backend.timed[i : i + 3] for i in (0, 3, 6, 9))
+    assert warm_up == ["a after a", "b after b", "part after part"]
+    assert first == third == ["a after a", "b after b", "part after a"]
+    assert second == ["a after a", "b after b", "part after b"]
+    assert times == {1: [4, 7, 10], 2: [5, 8, 11], 3: [6, 9, 12]}
 
 
 def test_norms_are_folded_and_the_network_left_alone():
@@ -105,23 +107,26 @@ def test_threads_are_put_back():
     before = torch.get_num_threads()
     seen = []
     backend = TorchBackend("cpu", before + 1)
-    backend.milliseconds(lambda: seen.append(torch.get_num_threads()), 2)
+    backend.milliseconds(lambda: seen.append(torch.get_num_threads()), lambda: None, 2)
     assert seen == [before + 1] * 2 and torch.get_num_threads() == before
 
 
 def test_the_clock_takes_the_median_of_runs():
-    durations = iter([0.0, 0.05, 0.01, 0.012, 0.0] * 2)
+    durations = iter([0.0, 0.05, 0.01, 0.012, 0.0] * 2 + [0.05] * 6)  # the last are not timed
+
+    def nothing() -> None:
+        pass
 
     def work() -> None:
         end = time.thread_time() + next(durations)
         while time.thread_time() < end:
             pass
 
-    assert 9 < latency._on_cpu(work, 5, threads=1) < 30
-    assert 9 < latency._on_cpu(work, 5, threads=2) < 45
+    assert 9 < latency._on_cpu(work, nothing, 5, threads=1) < 30
+    assert 9 < latency._on_cpu(work, nothing, 5, threads=2) < 45
     # of one thread only its own time counts, not that in which others have its core
-    assert latency._on_cpu(lambda: time.sleep(0.02), 3, threads=1) < 10
-    assert latency._on_cpu(lambda: time.sleep(0.02), 3, threads=2) > 19
+    assert latency._on_cpu(lambda: time.sleep(0.02), work, 3, threads=1) < 10
+    assert latency._on_cpu(lambda: time.sleep(0.02), work, 3, threads=2) > 19
 
 
 def test_a_gpu_is_timed_by_events(monkeypatch):
@@ -142,8 +147,13 @@ def test_a_gpu_is_timed_by_events(monkeypatch):
             return 12.0
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    assert TorchBackend("cuda", 1).milliseconds(lambda: log.append("run"), 4) == 3.0
-    assert log == ["event", *["run"] * 4, "event", "wait"]
+    assert (
+        TorchBackend("cuda", 1).milliseconds(
+            lambda: log.append("run"), lambda: log.append("before"), 4
+        )
+        == 3.0
+    )
+    assert log == ["before", "event", *["run"] * 4, "event", "wait"]
 
 
 def test_the_default_backend_is_that_of_deployment(monkeypatch):
