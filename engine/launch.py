@@ -25,7 +25,7 @@ from .run import run
 
 # only the processes know what they have written
 HOW_TO_RESUME = " Training continues with --resume from its last checkpoint, if there is one."
-_FLAGS = ("--amp", "--auto-scale-lr")  # options without a value
+_FLAGS = ("--amp", "--auto-scale-lr", "--latency")  # options without a value
 _CONFIGS = (".py", ".json", ".yaml", ".yml")
 
 

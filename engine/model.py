@@ -37,8 +37,13 @@ def build_model(
     os.chdir(REPO)
     cfg = read_config(path)
     cfg.merge_from_dict(dict(options or {}))
+    return model_of(cfg, device), cfg
+
+
+def model_of(cfg: Config, device: str) -> nn.Module:
+    """The model of a config that has been read, as :func:`build_model` makes it."""
     with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device(device):
-        return MODELS.build(cfg.model), cfg
+        return MODELS.build(cfg.model)
 
 
 def init_model(

@@ -118,6 +118,8 @@ def read_row(name: str, work_dir: str) -> dict[str, str]:
     row = {"network": name, "params": f"{metrics['params'] / 1e6:.2f}M"}
     if "madds" in metrics:
         row["MAdds"] = f"{metrics['madds'] / 1e9:.2f}B"
+    if "latency" in metrics:
+        row["latency"] = f"{metrics['latency']['model']['median']:.1f} ms"
     for head, value in metrics.get("headline", {}).items():
         if value is None:
             row[head] = _NONE

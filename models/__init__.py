@@ -13,6 +13,7 @@ from .cost import (
 )
 from .errors import DataError, InputError, SampleError
 from .inherit import Inherit
+from .latency import Latency
 from .net_config import NetConfig
 from .ops import register_op
 from .remap import Remap, remap
@@ -30,6 +31,7 @@ __all__ = [
     "FNASuperNet",
     "Inherit",
     "InputError",
+    "Latency",
     "MAdds",
     "NetConfig",
     "Remap",

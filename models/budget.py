@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from .backbone import FNABackbone
-from .cost import Cost, CostTerm, build_cost, fixed_cost, price_list
+from .cost import Cost, CostTerm, build_cost, counted_in, fixed_cost, price_list
 from .errors import InputError
 from .net_config import NetConfig
 from .supernet import FNASuperNet
 
 _LEARNING = dict(rate=0.02, damping=1.0, negative=False)
-_OF_SEED = re.compile(r"(\d+(?:\.\d+)?) seed")
+_OF_SEED = re.compile(r"(\d+(?:\.\d+)?) ?seed")  # --cfg-options leaves out spaces
 
 
 class BudgetTerm:
@@ -76,8 +76,8 @@ class BudgetTerm:
         height, width = self.input_size
         return (
             f"lambda learns to keep the backbone within {self.target / self.cost.unit:.4g} "
-            f"(fixed of it {self.fixed / self.cost.unit:.4g}), in {self.cost.unit:g} "
-            f"{self.cost.name} at {height}x{width}"
+            f"(fixed of it {self.fixed / self.cost.unit:.4g}), in {counted_in(self.cost)} at "
+            f"{height}x{width}"
         )
 
 
@@ -108,7 +108,7 @@ def cost_term(
     for key in ("rate", "damping"):
         if not _is_number(learning[key]) or learning[key] <= 0:
             raise InputError(f"cost: {key} {learning[key]!r}, expected a number above 0")
-    cost = build_cost(cfg)
+    cost = build_cost(cfg, input_size)
     prices, fixed = price_list(supernet, cost, input_size), fixed_cost(supernet, cost, input_size)
     target = _absolute(target, cost, lambda: _seed_cost(seed, supernet, cost, input_size))
     least, greatest = (
@@ -118,7 +118,7 @@ def cost_term(
     if not least <= target <= greatest:
         raise InputError(
             f"cost: target {target / cost.unit:.4g}, but backbones of this search space cost "
-            f"{least / cost.unit:.4g} to {greatest / cost.unit:.4g} (in {cost.unit:g} {cost.name})"
+            f"{least / cost.unit:.4g} to {greatest / cost.unit:.4g} (in {counted_in(cost)})"
         )
     return BudgetTerm(cost, target, fixed, **learning, input_size=tuple(input_size))
 
@@ -134,8 +134,8 @@ def _absolute(target: object, cost: Cost, of_seed: Callable[[], float]) -> float
     if match := _OF_SEED.fullmatch(target) if isinstance(target, str) else None:
         return float(match[1]) * of_seed()
     raise InputError(
-        f"cost: target {target!r}, expected a number in {cost.unit:g} {cost.name}, or times the "
-        "seed's as in '0.9 seed'"
+        f"cost: target {target!r}, expected a number in {counted_in(cost)}, or times the seed's as "
+        "in '0.9 seed'"
     )
 
 

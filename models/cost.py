@@ -40,7 +40,7 @@ def count_madds(module: nn.Module, input_size: tuple[int, int], channels: int = 
         # weight is C_out × (what one output element multiplies)
         madds += output.numel() * (layer.weight[0].numel() + (layer.bias is not None))
 
-    meta = _meta_without_norms(module)
+    meta = without_norms(module)
     for layer in meta.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.register_forward_hook(count)
@@ -50,7 +50,10 @@ def count_madds(module: nn.Module, input_size: tuple[int, int], channels: int = 
 
 
 class Cost(Protocol):
-    """Anything that prices an op. ``name`` and ``unit`` are for people: cost / unit is shown."""
+    """Anything that prices an op. ``name`` and ``unit`` are for people: cost / unit is shown.
+
+    One that holds for images of one size only says so by ``input_size`` = (height, width).
+    """
 
     name: str
     unit: float
@@ -73,20 +76,33 @@ class MAdds:
         return float(count_madds(op, size, channels))
 
 
-def build_cost(cfg: dict) -> Cost:
-    """The cost of a config: its ``type`` and settings.
+def build_cost(cfg: dict, input_size: tuple[int, int]) -> Cost:
+    """The cost of a config: its ``type`` and settings, for images of ``input_size``.
 
     Raises:
-        InputError: A setting is missing or unknown.
+        InputError: A setting is missing or unknown, or the cost holds for another size.
     """
     settings = dict(cfg)
     try:
         # not COSTS.build, which warns in the scope of mmdet or mmseg
-        return COSTS.module_dict[settings.pop("type")](**settings)
+        cost = COSTS.module_dict[settings.pop("type")](**settings)
     except KeyError as error:
         raise InputError(f"cost: {error.args[0]} is missing or unknown") from None
     except TypeError as error:
         raise InputError(f"cost: {error}") from None
+    size = getattr(cost, "input_size", None)
+    if size and tuple(size) != tuple(input_size):
+        (height, width), (asked_height, asked_width) = size, input_size
+        raise InputError(
+            f"cost: {cfg['type']} is of images of {height}x{width}, but input_size is "
+            f"{asked_height}x{asked_width}"
+        )
+    return cost
+
+
+def counted_in(cost: Cost) -> str:
+    """What a number in units of a cost is, such as ``'1e+09 MAdds'``."""
+    return cost.name if cost.unit == 1 else f"{cost.unit:g} {cost.name}"
 
 
 def price_list(supernet: FNASuperNet, cost: Cost, input_size: tuple[int, int]) -> Tensor:
@@ -103,7 +119,7 @@ def price_list(supernet: FNASuperNet, cost: Cost, input_size: tuple[int, int]) -
     """
     prices = [
         torch.tensor([cost(op, shape) for _, op in layer.describe_candidates()], dtype=torch.double)
-        for layer, shape in _layers_with_inputs(supernet, input_size)
+        for layer, shape in layers_with_inputs(supernet, input_size)
         if isinstance(layer, SearchedLayer)
     ]
     matrix = pad_sequence(prices, batch_first=True)
@@ -115,7 +131,7 @@ def fixed_cost(backbone: StagedBackbone, cost: Cost, input_size: tuple[int, int]
     """What a backbone costs without its searched layers; all of it, if it has none."""
     return sum(
         cost(layer, shape)
-        for layer, shape in _layers_with_inputs(backbone, input_size)
+        for layer, shape in layers_with_inputs(backbone, input_size)
         if not isinstance(layer, SearchedLayer)
     )
 
@@ -175,7 +191,7 @@ class CostTerm:
             numbers = {key: cfg.pop(key) for key in ("weight", "base", "scale", "input_size")}
         except KeyError as error:
             raise InputError(f"cost: {error.args[0]} is missing or unknown") from None
-        return cls(build_cost(cfg), **numbers)
+        return cls(build_cost(cfg, numbers["input_size"]), **numbers)
 
     def __call__(self, expected: Tensor) -> Tensor:
         """Expected cost, a scalar → the term, a scalar."""
@@ -188,12 +204,12 @@ class CostTerm:
         height, width = self.input_size
         return (
             f"lambda {self.weight:g}, tau {self.base:g}, gamma {self.scale:g}, cost in "
-            f"{self.cost.unit:g} {self.cost.name} at {height}x{width}"
+            f"{counted_in(self.cost)} at {height}x{width}"
         )
 
 
-def _meta_without_norms(module: nn.Module) -> nn.Module:
-    """A copy to count on, in evaluation mode. Norms count nothing, and refuse 1×1 maps."""
+def without_norms(module: nn.Module) -> nn.Module:
+    """A copy on the meta device, to count on. Norms count nothing, and refuse 1×1 maps."""
     meta = copy.deepcopy(module).to("meta").eval()
     for parent in list(meta.modules()):
         for name, child in parent.named_children():
@@ -202,11 +218,11 @@ def _meta_without_norms(module: nn.Module) -> nn.Module:
     return meta
 
 
-def _layers_with_inputs(
+def layers_with_inputs(
     backbone: StagedBackbone, input_size: tuple[int, int]
 ) -> Iterator[tuple[nn.Module, tuple[int, int, int]]]:
     """Stem, layers and last conv, each with the C, H, W that it gets for ``input_size``."""
-    meta = _meta_without_norms(backbone)
+    meta = without_norms(backbone)
     if isinstance(meta, FNASuperNet):
         meta.set_path([0] * len(meta.mixed_layers))
     x = torch.empty(1, 3, *input_size, device="meta")

@@ -40,6 +40,10 @@ class SearchedLayer(nn.Module):
         """An op of this layer's channels, stride, dilation and norm."""
         return build_op(name, *self._settings)
 
+    def build_derived(self, name: str) -> nn.Module:
+        """A candidate as a derived network has it: with a norm of its own statistics."""
+        return build_op(name, *self._settings[:-1])
+
     def _draw_alpha(self) -> nn.Parameter:
         return nn.Parameter(_ALPHA_STD * torch.randn(len(self.candidates)))
 

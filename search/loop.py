@@ -26,12 +26,12 @@ from engine.resume import (
     endless_batches,
     seeded_dataloader_cfg,
 )
-from models import FNASuperNet, InputError, cost_term, expected_cost, price_list
+from models import FNASuperNet, InputError, Latency, cost_term, expected_cost, price_list
 
 from .halves import half_dataloader_cfgs
 from .optimizers import parameters_of, schedule_weights_only
 from .parallel import average_gradients
-from .ranking import Ranking, evaluate, propose
+from .ranking import Candidate, Ranking, evaluate, find_references, propose
 from .report import ArchReport
 from .turns import Temperature, Turns
 
@@ -63,8 +63,8 @@ class ArchAdaptLoop(SeededEpochLoop):
         arch_batch_size: Its batch size; default, the train loader's.
         temperature: ``start`` and ``end``: what divides α before the softmax falls from one to the
             other over the architecture steps. Default: the super network's own, throughout.
-        ranking: ``candidates`` and ``batches``: at the end, that many architectures that α proposes
-            are evaluated on so many batches of the held-out half, and the best becomes
+        ranking: What :class:`search.ranking.Ranking` takes: at the end, some architectures that α
+            proposes are evaluated on batches of the held-out half, and the best becomes
             ``net_config.txt``. Default: the architecture that α prefers, without evaluation.
         seed_net_config: The architecture that reports compare with.
 
@@ -116,6 +116,8 @@ class ArchAdaptLoop(SeededEpochLoop):
             self._must_match(split),
         )
         runner.register_hook(self.report, priority="ABOVE_NORMAL")  # before logs and checkpoints
+        if self.ranking:
+            self._references()  # refused now rather than after the training
 
     def _must_match(self, split: dict) -> dict[str, int | float | None]:
         """What a resumed run must share with the interrupted one, so that it is the same search."""
@@ -157,6 +159,8 @@ class ArchAdaptLoop(SeededEpochLoop):
         model = super().run()
         if self.ranking:
             self.rank_candidates()
+        if isinstance(self.cost.cost, Latency):
+            self.report.write_latency(runner)
         return model
 
     def run_batches(self) -> None:
@@ -236,8 +240,9 @@ class ArchAdaptLoop(SeededEpochLoop):
         generator = torch.Generator().manual_seed(derive_seed(seed, _PROPOSE))
         count = self.ranking.candidates
         proposed = propose(self.backbone, self.prices, self.cost, count, generator)
-        broadcast_object_list(message := [proposed])  # see weight_step: all ranks rank the same
-        (proposed,) = message
+        message = [proposed, self._references()]
+        broadcast_object_list(message)  # see weight_step: all ranks rank the same
+        proposed, references = message
         batches = list(
             itertools.islice(endless_batches(self.arch_dataloader, 0), self.ranking.batches)
         )
@@ -250,8 +255,12 @@ class ArchAdaptLoop(SeededEpochLoop):
         self.runner.model.train()  # an evaluation may have come last, or no step in a resumed run
         with torch.no_grad(), self._fixed_weights():
             ranked = evaluate(proposed, batches, loss_of, self.runner.logger.info)
+            evaluate(list(references.values()), batches, loss_of, self.runner.logger.info)
         self.backbone.set_path(None)
-        self.report.write_ranking(self.runner, ranked)
+        self.report.write_ranking(self.runner, ranked, references)
+
+    def _references(self) -> dict[str, Candidate]:
+        return find_references(self.backbone, self.prices, self.cost, self.ranking.references)
 
     def _task_loss(
         self, batch: dict | tuple | list, wrapper: OptimWrapper

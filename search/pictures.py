@@ -156,6 +156,56 @@ def draw_cost(
     lower.set_ylabel("lambda", fontsize=9)
     lower.set_xlabel("iteration", fontsize=9)
     for axes in (upper, lower):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
+        _plain(axes)
+    return figure
+
+
+def draw_check(table: Sequence[float], measured: Sequence[float], title: str) -> Figure:
+    """Networks' latencies in ms, by a table and measured, one point each; the line is where both
+    are equal."""
+    figure = Figure(figsize=(5.2, 4.8), layout="constrained")
+    axes = figure.subplots()
+    ends = [0, 1.05 * max(*table, *measured)]
+    axes.plot(ends, ends, color=_FAINT, lw=1, zorder=0)
+    axes.scatter(table, measured, color=_BLUES[2], s=22)
+    axes.set_xlim(ends)
+    axes.set_ylim(ends)
+    axes.set_aspect("equal")
+    axes.set_xlabel("by the table, ms", fontsize=9)
+    axes.set_ylabel("measured, ms", fontsize=9)
+    axes.set_title(title, fontsize=9, loc="left", wrap=True, color=_INK)
+    _plain(axes)
+    return figure
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+
+
+def draw_pareto(
+    found: Sequence[tuple[float, float, float]],
+    references: Mapping[str, tuple[float, float]],
+    unit: str,
+) -> Figure:
+    """Loss against cost.
+
+    Args:
+        found: (cost, loss less the seed's in the same super network, standard error) per search.
+        references: (cost, loss less the seed's) by name.
+        unit: What costs are counted in.
+    """
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    costs, losses, errors = zip(*sorted(found), strict=True)
+    axes.axhline(0, color=_FAINT, lw=1, zorder=0)
+    axes.errorbar(
+        costs, losses, yerr=errors, color=_BLUES[2], marker="o", ms=6, capsize=3, label="found"
+    )
+    for (name, (cost, loss)), marker in zip(references.items(), "s^Dv", strict=False):
+        axes.plot(cost, loss, marker, color=_BLUES[3], ms=8, mfc="none", label=name)
+    axes.set_xlabel(f"cost of the backbone, {unit}", fontsize=9)
+    axes.set_ylabel("held-out loss less the seed's,\nin the same super network", fontsize=9)
+    axes.legend(frameon=False, fontsize=9)
+    _plain(axes)
     return figure

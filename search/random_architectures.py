@@ -15,13 +15,13 @@ from torch import Tensor
 from engine.config import OneLineParser, user_path
 from engine.model import build_model
 from engine.run import run
-from models import FNASuperNet, InputError, NetConfig, cost_term, price_list
+from models import FNASuperNet, InputError, MAdds, NetConfig, cost_term, price_list
 from models.files import write_whole
 from models.ops import SKIP
 
 _TOLERANCE = 0.02  # of the backbone's cost
 _MOST_DRAWS = 100_000
-_SEED = "configs/net_configs/mobilenetv2.txt"
+SEED = "configs/net_configs/mobilenetv2.txt"
 
 
 def parse_args() -> argparse.Namespace:
@@ -61,8 +61,7 @@ def draw_within(
         InputError: There are no more of them.
     """
     rows = supernet.rows(prices)
-    theta = _find_tilt(rows, budget)
-    chances = [torch.softmax(-theta * layer, dim=0) for layer in rows]
+    chances = _chances(rows, budget)
     candidates = list(supernet.search_space.candidates.items())
     seen = set()
     for _ in range(_MOST_DRAWS):
@@ -80,6 +79,27 @@ def draw_within(
     raise InputError(
         f"--count: {_MOST_DRAWS} draws gave {len(seen)} different architectures of that cost"
     )
+
+
+def draw_over_costs(
+    supernet: FNASuperNet, input_size: tuple[int, int], count: int, generator: torch.Generator
+) -> list[NetConfig]:
+    """Random architectures of all sizes: their expected multiply-adds are spread evenly from the
+    cheapest architecture's to the dearest's."""
+    rows = supernet.rows(price_list(supernet, MAdds(), input_size).cpu())
+    least, greatest = (sum(choose(layer).item() for layer in rows) for choose in (min, max))
+    drawn = []
+    for number in range(count):
+        chances = _chances(rows, least + (greatest - least) * (number + 0.5) / count)
+        path = [torch.multinomial(chance, 1, generator=generator).item() for chance in chances]
+        drawn.append(supernet.search_space.net_config(path))
+    return drawn
+
+
+def _chances(prices: Sequence[Tensor], budget: float) -> list[Tensor]:
+    """Of each layer's candidates, so that the expected cost is the budget."""
+    theta = _find_tilt(prices, budget)
+    return [torch.softmax(-theta * layer, dim=0) for layer in prices]
 
 
 def _skips_last(layers: Sequence[tuple[str, str]]) -> bool:
@@ -114,7 +134,7 @@ def main() -> None:
     cost = cfg.get("train_cfg", {}).get("cost")
     if not isinstance(supernet, FNASuperNet) or not cost:
         raise InputError(f"--config {args.config}: is of no architecture adaptation")
-    seed = cfg.train_cfg.get("seed_net_config", _SEED)
+    seed = cfg.train_cfg.get("seed_net_config", SEED)
     target = args.target if "seed" in args.target else _number(args.target)
     term = cost_term(dict(cost, target=target), supernet, seed)
     prices = price_list(supernet, term.cost, term.input_size)

@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -29,12 +29,14 @@ from models import (
     expected_cost,
 )
 from models.backbone import first_expansions, total_stride
+from models.cost import counted_in
 from models.files import write_whole
 from models.inherit import STATE
 from models.ops import SKIP
 
+from .latency_report import compare_latency
 from .pictures import draw_alpha, draw_architectures, draw_cost
-from .ranking import Candidate, to_json
+from .ranking import Candidate, references_to_json, to_json
 
 
 @LOG_PROCESSORS.register_module()
@@ -66,7 +68,7 @@ class ArchReport(Hook):
 
     results = (
         *("alpha.json", "architecture.png", "alpha.png", "cost.png"),
-        *("net_config.txt", "candidates.json"),
+        *("net_config.txt", "candidates.json", "references.json", "latency.json"),
     )
 
     def __init__(
@@ -89,6 +91,7 @@ class ArchReport(Hook):
         self.history: list[list[list[float]]] = []  # α: epoch, layer, candidate
         self.temperatures: list[float] = []  # after each epoch
         self.costs: list[list[float]] = []  # iteration, backbone's expected cost in units, λ
+        self.found: NetConfig | None = None
         self.warned = False
         self.reported = self._choices()
 
@@ -134,7 +137,7 @@ class ArchReport(Hook):
         if self.costs:
             unit = self.term.cost.unit
             target = self.term.target and self.term.target / unit
-            curve = draw_cost(self.costs, target, f"{unit:g} {self.term.cost.name}")
+            curve = draw_cost(self.costs, target, counted_in(self.term.cost))
             write_whole(folder / "cost.png", to_png(curve))
         self._watch(runner)
         derived = self.backbone.derive(self.prices, self.term.budget)
@@ -148,17 +151,42 @@ class ArchReport(Hook):
         drawing = draw_architectures({"derived": derived, "seed": self.seed})
         write_whole(Path(runner.work_dir) / "architecture.png", to_png(drawing))
         write_whole(Path(runner.work_dir) / "net_config.txt", f"{derived}\n".encode())
+        self.found = derived
 
-    def write_ranking(self, runner: Runner, ranked: Sequence[Candidate]) -> None:
-        """Write ``candidates.json``, and make the best of the ranked candidates the result."""
+    def write_ranking(
+        self, runner: Runner, ranked: Sequence[Candidate], references: Mapping[str, Candidate]
+    ) -> None:
+        """Write ``candidates.json`` and, if there are any, ``references.json``; the best of the
+        ranked candidates becomes the result."""
         if not is_main_process():
             return
         content = to_json(ranked, self.term.cost.unit)
         write_whole(Path(runner.work_dir) / "candidates.json", content.encode())
+        if references:
+            content = references_to_json(references, ranked[0], self.term.cost.unit)
+            write_whole(Path(runner.work_dir) / "references.json", content.encode())
         self._write_architecture(runner, ranked[0].net_config)
         runner.logger.info(
             f"Best of {len(ranked)} ranked architectures: {self.compare(ranked[0].net_config)}"
         )
+
+    def write_latency(self, runner: Runner) -> None:
+        """Write ``latency.json``: what was asked for, and of what was found and of the seed's
+        architecture the table's sum and what is measured."""
+        if not is_main_process():
+            return
+        # of a run that was resumed when all its epochs were done
+        found = self.found or self.backbone.derive(self.prices, self.term.budget)
+        networks = {
+            name: derived_backbone(self.backbone, net_config)
+            for name, net_config in {"found": found, "seed": self.seed}.items()
+            if self._interface(net_config) == self._interface(found)
+        }
+        whole = {name: with_backbone(self.model, each) for name, each in networks.items()}
+        record, line = compare_latency(self.term, networks, whole)
+        content = json.dumps(record, indent=1) + "\n"
+        write_whole(Path(runner.work_dir) / "latency.json", content.encode())
+        runner.logger.info(line)
 
     def _watch(self, runner: Runner) -> None:
         """Say per stage how undecided α is and how much of it skips; warn of a collapse."""

@@ -10,7 +10,7 @@ train_cfg = dict(
     split=dict(ratio=0.5, seed=0),
     # added to the loss of an architecture step: lambda * log_tau(gamma * cost / unit), with
     # weight lambda, base tau, scale gamma
-    cost=dict(type="MAdds", base=10, scale=1, unit=1e9),
+    cost=dict(type="MAdds", base=10, scale=1),
 )
 optim_wrapper = dict(
     constructor="ArchAdaptOptimWrapperConstructor",

@@ -44,7 +44,7 @@ train_cfg = dict(
     arch_pipeline=arch_pipeline,
     # added to the loss of an architecture step: lambda * log_tau(gamma * cost / unit), with
     # weight lambda, base tau, scale gamma
-    cost=dict(type="MAdds", weight=9e-3, base=45, scale=10, unit=1e9, input_size=input_size),
+    cost=dict(type="MAdds", weight=9e-3, base=45, scale=10, input_size=input_size),
 )
 log_processor = dict(type="ArchLogProcessor")
 # No evaluation: with BN by batch statistics a super network has no accuracy of its own to measure.

@@ -84,6 +84,7 @@ def test_memory_of_a_gpu_grows_in_place_unless_the_user_says_otherwise(monkeypat
     "arguments",
     [
         ["--amp", "configs/fna_det/retinanet_param_adapt_toy.py", "1"],
+        ["--latency", "configs/fna_det/retinanet_param_adapt_toy.py", "1"],
         ["--work-dir", "out", "configs/fna_det/retinanet_param_adapt_toy.py", "1"],
         ["--auto-scale-lr", "1"],
         ["configs/fna_det/retinanet_param_adapt_toy.py", "--amp", "1"],

@@ -101,7 +101,7 @@ def test_evaluation_writes_metrics_and_pictures(trained, toy_city, tmp_path):
     process = run_script(
         "test", REPO / TOY, work_dir / "epoch_2.pth",
         "--data-root", toy_city, "--work-dir", "out", "--show-dir", "pictures", "--out", "p.pkl",
-        cwd=tmp_path,
+        "--latency", cwd=tmp_path,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     # TensorBoard would list it as a run without a curve
@@ -112,6 +112,9 @@ def test_evaluation_writes_metrics_and_pictures(trained, toy_city, tmp_path):
     assert (
         metrics["params"] > 1e6 and metrics["madds"] > 1e8 and metrics["input_size"] == [128, 256]
     )
+    latency = metrics["latency"]
+    assert 0 < latency["backbone"]["median"] < latency["model"]["median"]
+    assert "Latency: whole model" in process.stdout and "torch on" in process.stdout
     assert len(list((tmp_path / "pictures").glob("*.jpg"))) == 4
     predictions = pickle.loads((tmp_path / "p.pkl").read_bytes())
     assert len(predictions) == 4

@@ -246,9 +246,7 @@ def test_settings_of_architecture_adaptation():
     loop = cfg.train_cfg
     assert (loop.max_epochs, loop.arch_start_epoch) == (30, 15)
     assert (loop.arch_steps, loop.weight_steps, loop.split.ratio) == (1, 5, 0.5)
-    assert loop.cost == dict(
-        type="MAdds", weight=0.15, base=10, scale=1, unit=1e9, input_size=(320, 320)
-    )
+    assert loop.cost == dict(type="MAdds", weight=0.15, base=10, scale=1, input_size=(320, 320))
     assert [step.type for step in loop.arch_pipeline] == [
         "LoadImageFromFile", "LoadAnnotations", "Resize", "PackDetInputs"
     ]  # fmt: skip
