@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from mmengine.hooks import Hook
 
@@ -154,22 +154,35 @@ class Steps:
                 process.join(_GRACE_SECONDS)
                 process.kill()
                 process.join()
-            log.seek(max(start, log.seek(0, os.SEEK_END) - _LONGEST_LINE))
-            *_, last = [b"", *log.read().splitlines()]
+            why = why_it_ended(process.exitcode, log, start)
         if process.exitcode:
-            why = f"ended with status {process.exitcode}"
-            if process.exitcode < 0:
-                why = f"was killed by signal {-process.exitcode}"
-            if last.startswith(b"error: "):
-                why = last.removeprefix(b"error: ").decode(errors="replace")
             raise InputError(f"{name}: {why}; all of it is in {path}; the same command continues")
 
 
-def _run_command(command: Command, log: int, hooks: Sequence[Hook], parent: int) -> None:
-    """What a step's process does; it ends when its parent does, however that is."""
+def why_it_ended(status: int, log: BinaryIO, start: int = 0) -> str:
+    """What to say of a process that has failed.
+
+    Args:
+        status: Its exit status, or the negative of the signal that killed it.
+        log: Its output, from ``start`` on.
+    """
+    log.seek(max(start, log.seek(0, os.SEEK_END) - _LONGEST_LINE))
+    *_, last = [b"", *log.read().splitlines()]
+    if last.startswith(b"error: "):
+        return last.removeprefix(b"error: ").decode(errors="replace")
+    return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+
+
+def end_with_parent(parent: int) -> None:
+    """Let this process end when the one that has started it does, however that is."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it has ended already
         os._exit(1)
+
+
+def _run_command(command: Command, log: int, hooks: Sequence[Hook], parent: int) -> None:
+    """What a step's process does."""
+    end_with_parent(parent)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(log, descriptor)
         setattr(sys, name, open(descriptor, "w", buffering=1, closefd=False))
