@@ -43,7 +43,7 @@ _DECISIVE = (
 )
 _PACKAGES = ("torch", "onedl-mmengine", "onedl-mmdetection", "onedl-mmsegmentation", "onnxruntime")
 _MOST_FAILURES = 2  # in a row
-_POLL_SECONDS, _GRACE_SECONDS = 0.5, 20
+_POLL_SECONDS, _GRACE_SECONDS = 1, 20
 
 
 class Failure(Exception):
@@ -240,8 +240,7 @@ class Evidence:
                 starts={label: each["starts"] for label, each in used.items()}, **self.about,
                 finished=datetime.now(UTC).isoformat(timespec="seconds"),
             )  # fmt: skip
-            path = self.grid.results / f"{cell.name}.json"
-            write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
+            self.grid.write(cell.name, record)
         elif differing := [key for key in found if found[key] != before.get(key)]:
             summary += (
                 f"; differs from the result there in {', '.join(differing)} (made on "

@@ -92,7 +92,7 @@ class Cell:
 
 def plan(task: Task, size: Sequence[int], table: Path) -> list[Cell]:
     """All cells of a task, in the order in which they begin: one random seed after the other, and
-    after a search what needs its weights, which are not kept in the repository.
+    soon after a search what needs its weights, which are not kept in the repository.
 
     Args:
         size: (height, width) at which costs are counted and measured.
@@ -115,34 +115,37 @@ def plan(task: Task, size: Sequence[int], table: Path) -> list[Cell]:
 
 def _of_seed(task: Task, seed: int, madds: tuple[str, ...], fast: tuple[str, ...]) -> list[Cell]:
     paper, shared, latency = (f"search_{name}-{seed}" for name in ("paper", "shared", "latency"))
-    drawn = [
-        _train(task, seed, f"random_{cost}_{n}", f"random {n}, {of}", f"draw_{cost}", number=n)
-        for cost, of in (("madds", "the seed's MAdds"), ("latency", "half its latency"))
-        for n in DRAWN
+    searches = [
+        Cell("search_paper", "search", "separate candidates", seed, task.separate, madds),
+        Cell("search_shared", "search", "shared weights", seed, task.shared, madds),
+        Cell("search_latency", "search", "to latency", seed, task.shared, fast, after=("table",)),
     ]
+    held_out = [
+        Cell(
+            f"held_out_{name}", "held_out", "held-out losses", seed, config, madds,
+            inherits=search, after=("draw_madds", "draw_latency", paper, shared, latency),
+        )
+        for name, search, config in (
+            ("paper", paper, task.separate), ("shared", shared, task.shared)
+        )
+    ]  # fmt: skip
     return [
         _train(task, seed, "seed", "MobileNetV2, the seed's own", MOBILENETV2),
-        _train(task, seed, "published", "FNA, published"),
-        Cell("search_paper", "search", "separate candidates", seed, task.separate, madds),
-        _train(task, seed, "found_paper", "found, separate candidates", paper),
-        Cell("search_shared", "search", "shared weights", seed, task.shared, madds),
-        _train(task, seed, "found_shared", "found, shared weights", shared),
+        *searches,
         _train(task, seed, "found_shared_inherited", "found, shared, inherited", shared, True),
-        Cell("search_latency", "search", "to latency", seed, task.shared, fast, after=("table",)),
-        _train(task, seed, "found_latency", "found, half the latency", latency),
         _train(task, seed, "found_latency_inherited", "found, latency, inherited", latency, True),
+        *held_out,
+        _train(task, seed, "published", "FNA, published"),
+        _train(task, seed, "found_paper", "found, separate candidates", paper),
+        _train(task, seed, "found_shared", "found, shared weights", shared),
+        _train(task, seed, "found_latency", "found, half the latency", latency),
         *(
-            Cell(
-                f"held_out_{name}", "held_out", "held-out losses", seed, config, madds,
-                inherits=search, after=("draw_madds", "draw_latency", paper, shared, latency),
-            )
-            for name, search, config in (
-                ("paper", paper, task.separate), ("shared", shared, task.shared)
-            )
+            _train(task, seed, f"random_{cost}_{n}", f"random {n}, {of}", f"draw_{cost}", number=n)
+            for cost, of in (("madds", "the seed's MAdds"), ("latency", "half its latency"))
+            for n in DRAWN
         ),
-        *drawn,
         _train(task, seed, "published_random", "FNA, random weights", settings=(NO_REMAPPING,)),
-    ]  # fmt: skip
+    ]
 
 
 def _ablation(task: Task, seed: int, madds: tuple[str, ...]) -> list[Cell]:
@@ -202,14 +205,25 @@ class Grid:
         self.table = results / "latency_table.json"
         cells = plan(task, self.size, self.table)
         self.cells = {cell.name: cell for cell in cells}
+        self.known: dict[str, dict | None] = {}  # results that have been read
 
     def result(self, name: str) -> dict | None:
         """What is known of a cell, None where it has not been done."""
-        path = self.results / f"{name}.json"
-        try:
-            return json.loads(path.read_text()) if path.is_file() else None
-        except ValueError:
-            raise InputError(f"{path}: is no result; once removed, it is made again") from None
+        if name not in self.known:
+            path = self._file(name)
+            try:
+                self.known[name] = json.loads(path.read_text()) if path.is_file() else None
+            except ValueError:
+                raise InputError(f"{path}: is no result; once removed, it is made again") from None
+        return self.known[name]
+
+    def write(self, name: str, result: dict) -> None:
+        """Keep what a cell has found."""
+        write_whole(self._file(name), (json.dumps(result, indent=1) + "\n").encode())
+        self.known.pop(name, None)
+
+    def _file(self, name: str) -> Path:
+        return self.results / f"{name}.json"
 
     def is_done(self, cell: Cell) -> bool:
         found = self.result(cell.name)

@@ -11,8 +11,16 @@ from scipy.stats import spearmanr
 
 from models.files import write_whole
 
-from .evidence_grid import NO_REMAPPING, Grid
+from .evidence_grid import DRAWN, NO_REMAPPING, Grid
 
+# lines of the main table: rows, and the random architectures of a cost together
+_MAIN = (
+    *("seed", "published", "published_random"),
+    *("found_paper", "found_shared", "found_shared_inherited"),
+    *("random_madds", *(f"random_madds_{n}" for n in DRAWN)),
+    *("found_latency", "found_latency_inherited"),
+    *("random_latency", *(f"random_latency_{n}" for n in DRAWN)),
+)
 # rows of the paper's tables 6 and 5, their titles and its mIoU
 _HOW = {
     "width_bn": ('`width="bn"`', "75.8"),
@@ -94,15 +102,8 @@ class Report:
         return _minutes(search, "search")
 
     def lines(self) -> list[Runs]:
-        """Of the main table: every row that is not the ablation's, and the random ones together."""
-        lines = []
-        for row, runs in self.rows.items():
-            if row in {*_HOW, *_WHERE} - {"published", "published_random", "found_paper"}:
-                continue
-            if row in ("random_madds_1", "random_latency_1"):
-                lines.append(self.random(row.split("_")[1]))
-            lines.append(runs)
-        return lines
+        """Of the main table."""
+        return [self.rows.get(line) or self.random(line.removeprefix("random_")) for line in _MAIN]
 
     def main_table(self) -> list[list[str]]:
         columns: dict[str, Callable[[Runs], str]] = {

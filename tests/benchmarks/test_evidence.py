@@ -34,6 +34,7 @@ class FakeGrid(Grid):
         self.results, self.work = folder / "results", folder / "work"
         self.results.mkdir(parents=True, exist_ok=True)
         self.cells = {cell.name: cell for cell in cells}
+        self.known = {}
         self.scripts = dict(scripts)
         self.begun = []
 
@@ -223,7 +224,7 @@ def test_again_compares_and_keeps_the_result(tmp_path):
     do(grid)
     assert "equal to the result there, to the last digit" in do(grid, ["a"], ["a"])
     result = json.loads((grid.results / "a.json").read_text())
-    (grid.results / "a.json").write_text(json.dumps(result | dict(net_config="other")))
+    grid.write("a", result | dict(net_config="other"))
     assert "differs from the result there in net_config (made on m, torch t)" in do(
         grid, ["a"], ["a"]
     )
