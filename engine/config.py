@@ -53,6 +53,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         type=given,
         help="architecture of the backbone: a net_config file or its text",
     )
+    add_options_argument(parser)
+
+
+def add_options_argument(parser: argparse.ArgumentParser) -> None:
+    """The argument that changes settings of a config."""
     parser.add_argument(
         "--cfg-options",
         nargs="+",

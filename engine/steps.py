@@ -20,7 +20,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 import torch
 from mmengine.hooks import Hook
@@ -168,7 +168,9 @@ class Steps:
                 for process in [process for process in running if not process.is_alive()]:
                     step, told = running.pop(process)
                     if process.exitcode:
-                        why = f"{step.title}: {_how_it_ended(process)}; the same command continues"
+                        why = (
+                            f"{step.title}: {_status(process.exitcode)}; the same command continues"
+                        )
                         raise InputError(told.recv() if told.poll() else why)
         finally:  # it may be an interruption
             for process in running:
@@ -179,7 +181,7 @@ class Steps:
     def _do_apart(
         self, step: Step, only_end: bool, threads: int, tells: Connection, parent: int
     ) -> None:
-        _end_with(parent)
+        end_with_parent(parent)
         torch.set_num_threads(threads)
         self.only_end = only_end
         try:
@@ -219,18 +221,35 @@ class Steps:
                 process.join()
             finally:  # it may be an interruption
                 _stop(process)
-            log.seek(max(start, log.seek(0, os.SEEK_END) - _LONGEST_LINE))
-            *_, last = [b"", *log.read().splitlines()]
+            why = why_it_ended(process.exitcode, log, start)
         if process.exitcode:
-            why = _how_it_ended(process)
-            if last.startswith(b"error: "):
-                why = last.removeprefix(b"error: ").decode(errors="replace")
             raise InputError(f"{name}: {why}; all of it is in {path}; the same command continues")
+
+
+def why_it_ended(status: int, log: BinaryIO, start: int = 0) -> str:
+    """What to say of a process that has failed.
+
+    Args:
+        status: Its exit status, or the negative of the signal that killed it.
+        log: Its output, from ``start`` on.
+    """
+    log.seek(max(start, log.seek(0, os.SEEK_END) - _LONGEST_LINE))
+    *_, last = [b"", *log.read().splitlines()]
+    if last.startswith(b"error: "):
+        return last.removeprefix(b"error: ").decode(errors="replace")
+    return _status(status)
+
+
+def end_with_parent(parent: int) -> None:
+    """Let this process end when the one that has started it does, however that is."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended already
+        os._exit(1)
 
 
 def _run_command(command: Command, log: int, hooks: Sequence[Hook], parent: int) -> None:
     """What the process of a step's command does."""
-    _end_with(parent)
+    end_with_parent(parent)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(log, descriptor)
         setattr(sys, name, open(descriptor, "w", buffering=1, closefd=False))
@@ -240,13 +259,6 @@ def _run_command(command: Command, log: int, hooks: Sequence[Hook], parent: int)
     run(lambda: sys.exit(main(hooks) if hooks else main()))
 
 
-def _end_with(parent: int) -> None:
-    """Let this process end when its parent does, however that is."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has ended already
-        os._exit(1)
-
-
 def _stop(process: BaseProcess) -> None:
     process.terminate()
     process.join(_GRACE_SECONDS)
@@ -254,7 +266,5 @@ def _stop(process: BaseProcess) -> None:
     process.join()
 
 
-def _how_it_ended(process: BaseProcess) -> str:
-    if process.exitcode < 0:
-        return f"was killed by signal {-process.exitcode}"
-    return f"ended with status {process.exitcode}"
+def _status(status: int) -> str:
+    return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"

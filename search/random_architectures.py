@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.config import OneLineParser, user_path
+from engine.config import OneLineParser, add_options_argument, user_path
 from engine.model import build_model
 from engine.run import run
 from models import FNASuperNet, InputError, MAdds, NetConfig, cost_term, price_list
@@ -40,6 +40,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--out", default="work_dirs/random_architectures", help="folder to write them to"
     )
+    add_options_argument(parser)
     return parser.parse_args()
 
 
@@ -129,7 +130,7 @@ def main() -> None:
     if args.count < 1:
         raise InputError(f"--count {args.count}: expected at least 1")
     out = Path(args.out).expanduser().absolute()
-    model, cfg = build_model(user_path(args.config))
+    model, cfg = build_model(user_path(args.config), options=args.cfg_options)
     supernet = getattr(model, "backbone", None)
     cost = cfg.get("train_cfg", {}).get("cost")
     if not isinstance(supernet, FNASuperNet) or not cost:
