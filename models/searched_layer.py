@@ -51,7 +51,8 @@ class SearchedLayer(nn.Module):
         """Each candidate's name and a module of it alone, on the meta device: to be counted."""
         for name in self.candidates:
             with torch.device("meta"):
-                yield name, self._build(name)
+                module = self._build(name)
+            yield name, module
 
     def probabilities(self) -> Tensor:
         """softmax(α / temperature), one number per candidate."""

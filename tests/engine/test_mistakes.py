@@ -83,10 +83,10 @@ def test_options_that_mmengine_reads_are_taken_though_the_config_has_them_not():
 
 @pytest.mark.parametrize("config", [TOY, SSDLITE, SEGMENTATION, SEARCH])
 def test_loaders_without_processes_keep_none(config):
-    options = ["train_dataloader.num_workers=0"]
-    cfg = load(config, "--cfg-options", *options)
-    assert not cfg.train_dataloader.get("persistent_workers")
-    assert load(config).train_dataloader.persistent_workers
+    assert load(config).train_dataloader.num_workers == 0
+    assert not load(config).train_dataloader.get("persistent_workers")
+    cfg = load(config, "--cfg-options", "train_dataloader.num_workers=1")
+    assert cfg.train_dataloader.persistent_workers
 
 
 @pytest.mark.parametrize(

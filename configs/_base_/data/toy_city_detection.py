@@ -66,4 +66,4 @@ ssdlite = dict(
 )
 # An image is decoded once; a process for loading would take time on a core that the network needs.
 load_kept = dict(type="LoadImageFromFile", cache=True)
-in_process = dict(num_workers=0, persistent_workers=False)
+in_process = dict(num_workers=0)
