@@ -81,6 +81,7 @@ def test_it_starts_as_the_super_networks_path(searched, toy_city, tmp_path):
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("searched", ["shared"], indirect=True)
 def test_it_resumes_without_the_search_and_runs_in_two_processes(searched, toy_city, tmp_path):
     search, _ = searched
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
