@@ -18,7 +18,7 @@ from .deployed import Deployed, Detector, RawOutputs
 SCORE_TOLERANCE = 1e-4
 BOX_TOLERANCE = 0.1  # pixels
 SAME_PIXELS = 0.999  # of an image
-REPEATS = 11
+REPEATS = 7
 
 Arrays = Sequence[np.ndarray]
 # outputs of the file, and of the model

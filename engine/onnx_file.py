@@ -71,6 +71,7 @@ class Sizing:
     def apply(self, image: Path) -> np.ndarray:
         """What those lines make of an image: H×W×3 (red, green, blue), to be given to the file."""
         variables = {"cv2": cv2}
+        # the very lines that are printed, so that they are what is checked
         exec("\n".join(self.lines(str(image))), variables)
         return np.ascontiguousarray(variables["sized"][..., ::-1])
 
