@@ -36,7 +36,7 @@ def main() -> None:
         networks[text, "model"] = RawOutputs(model), image
         networks[text, "backbone"] = model.backbone, image
     line = StatusLine(sys.stdout, "Latency")
-    times = measure(backend, networks, _ROUNDS, line)
+    times = measure(backend, networks, _ROUNDS, line=line)
     line.end(f"{len(texts)} networks measured in {_ROUNDS} rounds")
     rows = {
         text: {part: asdict(Timing.of(times[text, part])) for part in ("model", "backbone")}

@@ -174,7 +174,7 @@ def test_failures_are_told_and_do_not_stop_the_others(tmp_path):
 
 def test_an_interrupted_cell_continues_in_its_folder(tmp_path):
     """And its run has ended when the program has."""
-    grid = FakeGrid(tmp_path, cells_of("a"), dict(a="echo $$ > pid; exec sleep 60"))
+    grid = FakeGrid(tmp_path, cells_of("a"), dict(a="exec sleep 60"))
     running = Running(grid.cells["a"], 0, grid.work / "a", grid.commands(grid.cells["a"], None), 0)
     running.folder.mkdir(parents=True)
     assert running.start_next() is None and not running.has_ended()
