@@ -225,8 +225,8 @@ def measure(
     backend: Backend,
     networks: Mapping[Hashable, Job],
     repeats: int,
-    parts: Mapping[Hashable, Job] | None = None,
     line: StatusLine | None = None,
+    parts: Mapping[Hashable, Job] | None = None,
 ) -> dict[Hashable, list[float]]:
     """Time networks, and parts of networks, in turns.
 
@@ -234,9 +234,10 @@ def measure(
     networks: then a part's weights are as far from the cache as in a network.
 
     Args:
-        networks, parts: Modules with their inputs.
+        networks: Modules with their inputs.
         repeats: Rounds; in each everything runs a few times, of which the median counts.
         line: Is told the progress.
+        parts: As ``networks``.
 
     Returns:
         For each network and part a number of ms per round.

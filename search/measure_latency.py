@@ -284,7 +284,7 @@ def measure_table(
         maps = networks[0].eval()(image)
     whole: dict[Hashable, Job] = {n: (network, [image]) for n, network in enumerate(networks)}
     rest = RawOutputs(with_backbone(model, GivenMaps())), maps
-    times = measure(backend, whole, repeats, {**parts, "rest": rest}, line)
+    times = measure(backend, whole, repeats, line, {**parts, "rest": rest})
 
     about_it = dict(about(backend), batch=batch, input_size=input_size)
     measured = [Timing.of(times[number]) for number in range(len(networks))]

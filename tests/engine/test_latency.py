@@ -64,7 +64,7 @@ class Recorder:
 def test_networks_and_parts_are_measured_in_turns():
     backend = Recorder()
     networks, parts = {1: ("a", ()), 2: ("b", ())}, {3: ("part", ())}
-    times = measure(backend, networks, 3, parts)
+    times = measure(backend, networks, 3, parts=parts)
     warm_up, first, second, third = (backend.timed[i : i + 3] for i in (0, 3, 6, 9))
     assert warm_up == ["a after a", "b after b", "part after part"]
     assert first == third == ["a after a", "b after b", "part after a"]
