@@ -216,7 +216,7 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, config):
     assert [path.name for path in tmp_path.iterdir()] == [config.name]
 
 
-def search(tmp_path: Path, monkeypatch, device: str | None = None, **table) -> tuple[dict, str]:
+def search(tmp_path: Path, monkeypatch, **table) -> tuple[dict, str]:
     """A search to a target between the cheapest and the dearest; its latency.json, its log."""
     content, _ = table_by(FakeBackend())
     content |= table
@@ -235,8 +235,9 @@ def test_a_search_for_latency_measures_what_it_found(tmp_path, monkeypatch):
     assert record["unit"] == "ms" and record["asked"] == 60.0
     found = record["networks"]["found"]
     network = measure_latency.derived_backbone(build_model().backbone, found["net_config"])
-    # of the fake table, thousands of multiply-adds
-    assert found["table"] == pytest.approx(count_madds(network, SIZE) / 1e3) <= 60.0
+    # of the fake table, thousands of multiply-adds; calibrated by networks, so not to the last digit
+    assert found["table"] == pytest.approx(count_madds(network, SIZE) / 1e3, rel=1e-3)
+    assert found["table"] <= 60.0
     assert found["net_config"] == (tmp_path / "run" / "net_config.txt").read_text().strip()
     assert 0 < found["backbone"]["median"] <= 1.2 * found["model"]["median"]
     assert record["measured_by"]["backend"] == "torch"
