@@ -235,7 +235,7 @@ def test_a_search_for_latency_measures_what_it_found(tmp_path, monkeypatch):
     assert record["unit"] == "ms" and record["asked"] == 60.0
     found = record["networks"]["found"]
     network = measure_latency.derived_backbone(build_model().backbone, found["net_config"])
-    # of the fake table, thousands of multiply-adds; calibrated by networks, so not to the last digit
+    # of the fake table, thousands of multiply-adds, almost: it is calibrated by networks
     assert found["table"] == pytest.approx(count_madds(network, SIZE) / 1e3, rel=1e-3)
     assert found["table"] <= 60.0
     assert found["net_config"] == (tmp_path / "run" / "net_config.txt").read_text().strip()
