@@ -28,7 +28,7 @@ from engine.config import REPO, OneLineParser, given, user_path
 from engine.model import build_model
 from engine.progress import ShowProgress, StatusLine
 from engine.run import run
-from engine.steps import Command, Steps
+from engine.steps import Command, Step, Steps
 from engine.tables import format_table
 from models import FNASuperNet, InputError, NetConfig
 from models.cost import build_cost, counted_in
@@ -119,12 +119,13 @@ class Sweep:
         for target in self.targets:
             folder = self.folder / _name(target)
             files = "net_config.txt", "alpha.json", "candidates.json", "references.json"
-            self.steps.do(
+            step = Step(
                 _name(target),
                 f"search to {target:g} of the seed's cost",
                 partial(self._search, target, folder),
                 [folder / file for file in files],
             )
+            self.steps.do(step)
         return [Search.read(target, self.folder / _name(target)) for target in self.targets]
 
     def _search(self, target: float, folder: Path, line: StatusLine) -> None:

@@ -186,7 +186,9 @@ def test_what_ssdlite_finds_is_adapted_and_evaluated(toy_city, seed_file, tmp_pa
     """In two processes; and a search that is interrupted after its first epoch finds the same."""
 
     def search(name, *resume):
-        arguments = small_run(toy_city, seed_file, tmp_path / name, config=SSDLITE_SEARCH)
+        ranking = "train_cfg.ranking.candidates=3", "train_cfg.ranking.batches=1"
+        options = dict(config=SSDLITE_SEARCH)
+        arguments = small_run(toy_city, seed_file, tmp_path / name, *ranking, **options)
         # a search has no such loaders
         arguments = [a for a in arguments if not str(a).startswith(("val_", "test_"))]
         arguments[2:2] = resume

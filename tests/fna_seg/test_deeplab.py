@@ -10,7 +10,7 @@ from torch import nn
 
 from engine.config import add_arguments
 from engine.model import build_model
-from models import FNABackbone, FNASuperNet, count_madds, count_params
+from models import CostTerm, FNABackbone, FNASuperNet, count_madds, count_params
 from tests.conftest import REPO, SEEDS_OWN
 
 PAPER = [  # params in millions, MAdds in billions at 1024x2048 (paper, table 1)
@@ -96,7 +96,8 @@ def test_settings_of_architecture_adaptation():
     assert (train.max_epochs, train.arch_start_epoch) == (80, 30)
     assert (train.arch_steps, train.weight_steps, train.split.ratio) == (1, 1, 0.2)
     assert (train.cost.weight, train.cost.base, train.cost.scale) == (9e-3, 45, 10)
-    assert train.cost.unit == 1e9 and tuple(train.cost.input_size) == (321, 321)
+    assert CostTerm.from_cfg(dict(train.cost)).cost.unit == 1e9
+    assert tuple(train.cost.input_size) == (321, 321)
     warmup, cosine = cfg.param_scheduler
     assert warmup.start_factor * optimizer.lr == pytest.approx(1e-4) and warmup.end == 5
     assert (cosine.type, cosine.begin, cosine.end) == ("CosineAnnealingLR", 5, 80)
