@@ -82,6 +82,7 @@ def test_every_kill_point(kind, start):
     for number, watches in enumerate(points):
         if found := runs.killed_and_resumed(f"killed_{number}", *watches):
             failed[number] = [(watch.write, watch.hook) for watch in watches], found
+            print(f"\n{kind}, point {number}: {failed[number]}")  # all of them take long
     lost = sum("lost" in found[0] for _, found in failed.values())
     print(f"\n{kind}: {len(points)} kill points, {lost} lost, {len(failed) - lost} differing")
     assert len(points) >= 20 and not failed
