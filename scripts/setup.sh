@@ -8,7 +8,7 @@ REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 export PYTHONPATH="$REPO${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONSAFEPATH=1 # a folder "models" where the caller stands is not ours
 # On a CPU every step allocates large tensors anew. By default glibc returns them to the kernel, which
-# clears their pages each time; kept, and in huge pages, a training step took 0.64 of the time.
+# clears their pages each time; kept, and in huge pages, trainings took 0.77 of the time.
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=8589934592}"
 
 fail() {
