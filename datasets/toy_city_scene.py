@@ -102,9 +102,14 @@ _ROLES = {
 }
 
 
-def _circle(x: float, y: float, radius: float, sides: int = 20) -> np.ndarray:
+@functools.cache
+def _directions(sides: int) -> np.ndarray:
     turns = (np.arange(sides + 1) + 0.5) * 2 * math.pi / sides
-    return np.stack([x + radius * np.cos(turns), y + radius * np.sin(turns)], axis=1)
+    return np.stack([np.cos(turns), np.sin(turns)], axis=1)
+
+
+def _circle(x: float, y: float, radius: float, sides: int = 20) -> np.ndarray:
+    return (x, y) + radius * _directions(sides)
 
 
 def _outlines(shape: str, numbers: list[float]):
@@ -192,7 +197,9 @@ class Scene:
         pick = functools.cache(self._pick)  # one shade of a colour for all of it
 
         def place(points, depth=0.0):
-            return [(x + way * scale * p, scale * q, z + scale * depth) for p, q in points]
+            placed = np.full((len(points), 3), z + scale * depth)
+            placed[:, :2] = (x, 0) + np.asarray(points) * (way * scale, scale)
+            return placed
 
         for shape, colour, *words in _SHAPES[name]:
             numbers = [float(word) for word in words]
@@ -211,7 +218,8 @@ class Scene:
                     if seen and str(i) not in hidden:
                         side = pick("glass") if str(i) in panes else rgb
                         side = side * (1.15 if abs(bx - ax) > abs(by - ay) else 0.7)
-                        self._fill(side, segment, place(edge) + place(edge[::-1], depth))
+                        ends = place(edge), place(edge[::-1], depth)
+                        self._fill(side, segment, np.concatenate(ends))
                 shape, numbers = "poly", numbers[1:]
             for outline in _outlines(shape, numbers):
                 self._fill(rgb, segment, place(outline))
@@ -246,8 +254,10 @@ class Scene:
         painted = np.zeros(z.shape, np.int8)
         for number, (_, _, where) in enumerate(kinds):
             painted[where] = number
-        self.image[horizon:] = np.array([self._pick(role) for role, _, _ in kinds])[painted]
-        self.segments[horizon:] = np.array([self._segment(n) for _, n, _ in kinds])[painted]
+        colours = np.array([self._pick(role) for role, _, _ in kinds]).astype(np.uint8)
+        segments = np.array([self._segment(n) for _, n, _ in kinds], np.int16)
+        np.take(colours, painted, axis=0, out=self.image[horizon:])
+        np.take(segments, painted, out=self.segments[horizon:])
 
     def _draw_plots(self) -> None:
         """Houses, gardens and parks along the far pavement, and its trees, from far to near."""
