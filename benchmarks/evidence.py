@@ -1,6 +1,7 @@
 """Evidence: does adaptation pay? A task's grid of networks and random seeds, one core a run.
 
-``python -m benchmarks.evidence TASK [--jobs 2] [--only ROW [--seed S]] [--list] [--report]``
+``python -m benchmarks.evidence TASK [--jobs 2] [--gpu] [--only ROW [--seed S]] [--list]
+[--report]``
 
 What the rows are and how to run this: docs/evidence/README.md. Results are in
 ``docs/evidence/TASK/``, a file a cell, and of these ``docs/evidence/TASK.md`` and ``TASK.png``; all
@@ -52,14 +53,15 @@ class Failure(Exception):
 
 @dataclass
 class Running:
-    """A cell that is being done: on which core, in which folder, what is left of it; and the
-    process of the present command, with what its CPU time counts as."""
+    """A cell that is being done: on which core, in which folder, what is left of it, and whether
+    on the GPU; and the process of the present command, with what its CPU time counts as."""
 
     cell: Cell
     core: int
     folder: Path
     commands: Commands
     began: float
+    on_gpu: bool = False
     process: subprocess.Popen | None = None
     label: str = ""
 
@@ -81,7 +83,7 @@ class Running:
             log.flush()
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=prepare,
-                env=_environment(),
+                env=_environment(self.on_gpu),
             )  # fmt: skip
         return None
 
@@ -210,7 +212,8 @@ class Evidence:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "done").unlink(missing_ok=True)
         commands = self.grid.commands(cell, folder)
-        self.running.append(Running(cell, free[0], folder, commands, time.monotonic()))
+        on_gpu = self.grid.gpus != "0"
+        self.running.append(Running(cell, free[0], folder, commands, time.monotonic(), on_gpu))
         self.running[-1].start_next()
 
     def _advance(self, running: Running) -> None:
@@ -233,12 +236,13 @@ class Evidence:
         cell, used = running.cell, running.used()
         minutes = {label: round(each["seconds"] / 60, 2) for label, each in used.items()}
         summary, before = _summary(found), self.grid.result(cell.name)
+        machine = device_name("cuda" if running.on_gpu and not cell.alone else "cpu")
         if before is None or cell.kind == "latency":
             record = dict(
                 cell=cell.name, row=cell.row, seed=cell.seed, kind=cell.kind, config=cell.config,
                 settings=cell.settings, config_digest=digest(cell), **found, core_minutes=minutes,
                 starts={label: each["starts"] for label, each in used.items()}, **self.about,
-                finished=datetime.now(UTC).isoformat(timespec="seconds"),
+                machine=machine, finished=datetime.now(UTC).isoformat(timespec="seconds"),
             )  # fmt: skip
             self.grid.write(cell.name, record)
         elif differing := [key for key in found if found[key] != before.get(key)]:
@@ -296,16 +300,17 @@ def _about() -> dict:
     return dict(
         commit=git("rev-parse", "HEAD") + (" and changes" if changed else ""),
         versions=dict(python=sys.version.split()[0], **{name: version(name) for name in _PACKAGES}),
-        machine=device_name("cpu"),
     )
 
 
-def _environment() -> dict[str, str]:
-    """Of a command: one thread, no GPU, and this Python in the scripts, too."""
+def _environment(on_gpu: bool = False) -> dict[str, str]:
+    """Of a command: one thread, no GPU unless wanted, and this Python in the scripts, too."""
     environment = os.environ | dict(
-        OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="-1",
-        VIRTUAL_ENV=sys.prefix, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", VIRTUAL_ENV=sys.prefix,
+        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     )  # fmt: skip
+    if not on_gpu:
+        environment["CUDA_VISIBLE_DEVICES"] = "-1"
     environment.pop("VENV", None)
     return environment
 
@@ -317,6 +322,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=int, default=min(cores, 2), help="runs at a time, one core each (2)"
     )
+    parser.add_argument("--gpu", action="store_true", help="all runs on the GPU, which they share")
     parser.add_argument("--only", metavar="ROW", help="this row or cell, even if it is done")
     parser.add_argument("--seed", type=int, help="with --only: of the row, this random seed")
     parser.add_argument("--data-root", help="the data set's folder, in place of the configs' own")
@@ -325,6 +331,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not 1 <= args.jobs <= cores:
         raise InputError(f"--jobs {args.jobs}: expected 1 to {cores}, the cores of this machine")
+    if args.gpu and not device_name("cuda"):
+        raise InputError("--gpu: there is none at hand")
     if args.seed is not None and not args.only:
         raise InputError("--seed: expected with --only ROW; the grid has random seeds of its own")
     return args
@@ -372,7 +380,7 @@ def main() -> None:
     os.chdir(REPO)
     stem = Path("docs/evidence") / args.task
     work = Path("work_dirs/evidence") / args.task
-    grid = Grid(TASKS[args.task], stem, work, data_root)
+    grid = Grid(TASKS[args.task], stem, work, data_root, "1" if args.gpu else "0")
     if args.list:
         return show(grid)
     for folder in (grid.results, grid.work):

@@ -196,10 +196,18 @@ class Grid:
         results: Folder of the results.
         work: Folder of all else.
         data_root: A data set's folder, in place of the configs' own.
+        gpus: For the scripts, "0" or "1"; latency is measured on the CPU in any case.
     """
 
-    def __init__(self, task: Task, results: Path, work: Path, data_root: str | None = None):
-        self.task, self.results, self.work = task, results, work
+    def __init__(
+        self,
+        task: Task,
+        results: Path,
+        work: Path,
+        data_root: str | None = None,
+        gpus: str = "0",
+    ):
+        self.task, self.results, self.work, self.gpus = task, results, work, gpus
         self.data = ["--data-root", data_root] if data_root else []
         self.size = tuple(read(task.training).input_size)
         self.table = results / "latency_table.json"
@@ -265,7 +273,7 @@ class Grid:
         return dict(net_configs=[file.read_text().strip() for file in files])
 
     def _search(self, cell: Cell, folder: Path) -> Commands:
-        yield "search", _script("arch_adapt", cell.config, "0", *self._options(cell, folder))
+        yield "search", _script("arch_adapt", cell.config, self.gpus, *self._options(cell, folder))
         undecided = json.loads((folder / "alpha.json").read_text())["undecided"]
         return dict(net_config=(folder / "net_config.txt").read_text().strip(), undecided=undecided)
 
@@ -275,7 +283,7 @@ class Grid:
             options[:0] = ["--inherit", str(self.work / cell.inherits)]
         elif cell.architecture:
             options[:0] = ["--net-config", self._architecture(cell)]
-        yield "training", _script("param_adapt", cell.config, "0", *options)
+        yield "training", _script("param_adapt", cell.config, self.gpus, *options)
         checkpoint, _ = newest_checkpoint(folder)
         metrics = {}
         for split in ("val", "test"):
@@ -285,7 +293,7 @@ class Grid:
                 *self.data,
                 *_on_split(cell.config, split),
             ]
-            yield "evaluation", _script("test", cell.config, str(checkpoint), "0", *options)
+            yield "evaluation", _script("test", cell.config, str(checkpoint), self.gpus, *options)
             metrics[split] = json.loads((folder / split / "metrics.json").read_text())
         return dict(
             net_config=load_checkpoint_file(checkpoint)["meta"]["net_config"],
@@ -309,7 +317,7 @@ class Grid:
         options = self._options(cell, folder, str(newest_checkpoint(self.work / cell.inherits)[0]))
         options += ["train_cfg.ranking.candidates=1", f"train_cfg.ranking.batches={batches}"]
         options += [f"train_cfg.ranking.references.{n}={file}" for n, file in files.items()]
-        yield "evaluation", _script("arch_adapt", cell.config, "0", *options)
+        yield "evaluation", _script("arch_adapt", cell.config, self.gpus, *options)
         rows = json.loads((folder / "references.json").read_text())
         return dict(
             architectures=[

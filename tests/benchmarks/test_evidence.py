@@ -25,7 +25,8 @@ def quick(monkeypatch):
     monkeypatch.chdir(REPO)
     monkeypatch.setattr(evidence, "_POLL_SECONDS", 0.005)
     monkeypatch.setattr(evidence, "digest", lambda cell: "digest")
-    monkeypatch.setattr(evidence, "_about", lambda: dict(machine="m", versions=dict(torch="t")))
+    monkeypatch.setattr(evidence, "_about", lambda: dict(versions=dict(torch="t")))
+    monkeypatch.setattr(evidence, "device_name", lambda kind: f"a {kind}")
 
 
 class FakeGrid(Grid):
@@ -35,7 +36,7 @@ class FakeGrid(Grid):
         self.results, self.work = folder / "results", folder / "work"
         self.results.mkdir(parents=True, exist_ok=True)
         self.cells = {cell.name: cell for cell in cells}
-        self.known = {}
+        self.known, self.gpus = {}, "0"
         self.scripts = dict(scripts)
         self.begun = []
 
@@ -227,7 +228,7 @@ def test_again_compares_and_keeps_the_result(tmp_path):
     assert "equal to the result there, to the last digit" in do(grid, ["a"], ["a"])
     result = json.loads((grid.results / "a.json").read_text())
     grid.write("a", result | dict(net_config="other"))
-    assert "differs from the result there in net_config (made on m, torch t)" in do(
+    assert "differs from the result there in net_config (made on a cpu, torch t)" in do(
         grid, ["a"], ["a"]
     )
     assert json.loads((grid.results / "a.json").read_text())["net_config"] == "other"
@@ -305,3 +306,23 @@ custom_hooks = [dict(type="CheckModel")]
     assert trained.randomness.seed == 1
     (page,) = write_report(grid, tmp_path / "toy")
     assert "| MobileNetV2, the seed's own | 1 |" in page.read_text()
+
+
+def test_runs_on_the_gpu_but_measurements_on_the_cpu(tmp_path):
+    see = 'test "$CUDA_VISIBLE_DEVICES" != -1'
+    grid = FakeGrid(
+        tmp_path,
+        [*cells_of("a"), Cell("m", "training", "m", config="c", alone=True)],
+        dict(a=see, m="echo"),
+    )
+    grid.gpus = "1"
+    do(grid)
+    machines = {name: grid.result(name)["machine"] for name in grid.cells}
+    assert machines == dict(a="a cuda", m="a cpu")
+    (tmp_path / "cpu").mkdir()
+    with pytest.raises(InputError, match="status 1"):
+        do(FakeGrid(tmp_path / "cpu", cells_of("a"), dict(a=see)))
+    for gpus in "01":
+        real = Grid(TASKS["bccd_ssdlite"], tmp_path, tmp_path / "work", gpus=gpus)
+        _, command = next(real.commands(real.cells["published-0"], tmp_path / "cell"))
+        assert command[2:4] == [TASKS["bccd_ssdlite"].training, gpus]
