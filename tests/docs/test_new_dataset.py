@@ -1,14 +1,10 @@
 """The pages on your own data: their commands run as they stand there, on data of a few images."""
 
 import json
-import multiprocessing
-import os
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +13,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from tests.conftest import REPO
+from tests.processes import command_of, run_module
 
 IMAGES = dict(train=8, val=2, test=2)
 # a page's checkpoint and a run's settings, both as short as can be
@@ -54,52 +51,28 @@ def own_configs(page):
     return block
 
 
-def command_of(line, task):
-    """What a script or Python does with a page's command: a module's name, and its arguments."""
+def run_line(line, task, folder):
+    """Run a page's command, as short as can be."""
     line = line.replace(*SHORT[task])
     words = shlex.split(line)
     if words[:2] == [".venv/bin/python", "-m"]:
-        return words[2:]
+        return run_module(words[2], words[3:], cwd=folder, repository=folder)
     assert words[0] == "sh"
+    script = Path(words[1]).stem
     options = {"arch_adapt": SHORT_SEARCH, "param_adapt": SHORT_TRAINING[task]}
-    if short := options.get(Path(words[1]).stem):
+    if short := options.get(script):
         if "--cfg-options" not in words:
             words.append("--cfg-options")
         words += short.split()
-    # the script's last line: exec "$PYTHON" -m MODULE [ARGUMENTS] "$@"
-    script = (REPO / words[1]).read_text().replace("\\\n", " ")
-    (called,) = re.findall(r'^exec "\$PYTHON" -m (.*) "\$@"$', script, re.MULTILINE)
-    return shlex.split(called.replace("$REPO/", "")) + words[2:]
-
-
-def run_in(folder, module, arguments, log):
-    """``python -m MODULE ARGUMENTS`` with a folder in the place of the repository."""
-    os.chdir(folder)
-    # as it is where the command is typed; workers need not import everything again
-    multiprocessing.set_start_method("fork", force=True)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    for loaded in list(sys.modules.values()):
-        for name in ("REPO", "_REPO"):
-            if vars(loaded).get(name) == REPO:
-                setattr(loaded, name, Path(folder))
-    sys.argv = [module, *arguments]
-    sys.modules.pop(module, None)
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    module, arguments = command_of(script, words[2:], folder)
+    return run_module(module, arguments, cwd=folder, repository=folder)
 
 
 def run_page(page, task, folder):
-    """Run a page's commands, each in a process that has imported before what they need."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.docs.preloaded", "tests.search.tools"])
-    for number, line in enumerate(commands(page)):
-        module, *arguments = command_of(line, task)
-        log = folder / f"{number}.log"
-        process = context.Process(target=run_in, args=(folder, module, arguments, log))
-        process.start()
-        process.join(120)
-        assert process.exitcode == 0, f"{line}\n{log.read_text()[-2000:]}"
+    """Run a page's commands, with a folder in the place of the repository."""
+    for line in commands(page):
+        done = run_line(line, task, folder)
+        assert done.returncode == 0, f"{line}\n{(done.stdout + done.stderr)[-2000:]}"
 
 
 @pytest.fixture

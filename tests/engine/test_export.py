@@ -29,7 +29,7 @@ from models import InputError, NetConfig
 from tests.conftest import REPO, net_config_file, randomize
 from tests.docs.test_pages import blocks
 from tests.engine.models import CONFIGS, write_checkpoint
-from tests.engine.test_train import run_script
+from tests.processes import run_script
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Default ``avg_non_ignore`` is False", "ignore:When align_corners=True"
@@ -447,7 +447,7 @@ def test_exported_segmentor(name, exported, checkpoints, tmp_path):
 def test_raw_outputs_by_the_script(checkpoints, toy_city, tmp_path):
     process = run_script(
         "export", REPO / CONFIGS["deeplabv3"], "deeplabv3.pth", "--raw",
-        "--images", toy_city / "val2017", "--out", tmp_path / "raw.onnx", cwd=checkpoints,
+        "--images", toy_city / "val2017", "--out", tmp_path / "raw.onnx", cwd=checkpoints, new=True,
     )  # fmt: skip
     assert process.returncode == 0 and process.stderr == "", process.stderr
     said, _, program = process.stdout.partition("\n\n")

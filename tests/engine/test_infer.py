@@ -29,7 +29,7 @@ from models import InputError, NetConfig
 from tests.conftest import REPO, net_config_file
 from tests.docs.test_pages import blocks
 from tests.engine.models import CONFIGS, write_checkpoint
-from tests.engine.test_train import run_script
+from tests.processes import run_script
 
 FOUND = NetConfig.parse(net_config_file("retinanet").read_text().replace("k7_e3", "k3_e3"))
 SEED = NetConfig.parse(net_config_file("mobilenetv2"))
@@ -278,7 +278,7 @@ def check_results(process, photographs, out) -> dict[str, dict]:
 def test_detect(used, photographs, tmp_path):
     process = run_script(
         "detect", CONFIGS["retinanet"], used / "found.pth", photographs,
-        "--out", "out", "--score", "0.4", "--device", "cpu", cwd=tmp_path,
+        "--out", "out", "--score", "0.4", "--device", "cpu", cwd=tmp_path, new=True,
     )  # fmt: skip
     images = check_results(process, photographs, tmp_path / "out")
     model = init_detector(used / "found.py", str(used / "found.pth"), device="cpu")

@@ -20,8 +20,7 @@ from engine.quickstart import TASKS, Quickstart
 from engine.steps import Steps
 from models import InputError
 from tests.conftest import REPO
-
-from .test_train import run_script
+from tests.processes import run_script
 
 
 @pytest.fixture
@@ -138,7 +137,7 @@ def test_a_run_that_is_killed_continues(toy_city, seed_file, tmp_path):
     while any(Path(f"/proc/{step}").exists() and not is_zombie(step) for step in steps):
         assert time.monotonic() < deadline, "a step outlives its parent"
 
-    done = run_script("quickstart", "det", *arguments)
+    done = run_script("quickstart", "det", *arguments, new=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     lines = done.stdout.splitlines()

@@ -24,7 +24,7 @@ from models import FNABackbone, InputError
 from models.seed import save_seed
 from models.seeds.read import read_foreign_seed
 from tests.conftest import REPO, net_config_file
-from tests.engine.test_train import run_script
+from tests.processes import run_script
 
 CLASSES, ANCHORS = 80, (4, 6, 6, 6, 4, 4)
 SSD_CHANNELS = (576, 1280, 512, 256, 256, 128)

@@ -1,12 +1,8 @@
 """The two entry points, run as users run them, on small data."""
 
 import json
-import os
 import pickle
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +11,7 @@ from mmengine.config import Config
 from engine.compat.safe_load import load_checkpoint_file
 from models import NetConfig
 from tests.conftest import REPO, net_config_file
+from tests.processes import run_script
 
 pytestmark = pytest.mark.slow  # each test starts whole runs
 TOY = "configs/fna_det/retinanet_param_adapt_toy.py"
@@ -30,17 +27,6 @@ SMALL = [
 ]
 SSDLITE_SEARCH = "configs/fna_det/ssdlite_arch_adapt_toy.py"
 SSDLITE = "configs/fna_det/ssdlite_param_adapt_toy.py"
-
-
-def run_script(name, *args, cwd=REPO, **environment):
-    """A script with this test's Python, as a user runs it; returns the finished process."""
-    environment = os.environ | {"VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "1"} | environment
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    environment.pop("VENV", None)
-    return subprocess.run(
-        ["sh", str(REPO / f"scripts/{name}.sh"), *map(str, args)],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
 
 
 def small_run(toy_city, seed_file, work_dir, *options, config=TOY, gpus=0):
@@ -59,9 +45,9 @@ def small_run(toy_city, seed_file, work_dir, *options, config=TOY, gpus=0):
 
 @pytest.fixture(scope="module")
 def trained(toy_city, seed_file, tmp_path_factory):
-    """A finished run of two epochs: its work dir and its output."""
+    """A finished run of two epochs, started as users start it: its work dir and its output."""
     work_dir = tmp_path_factory.mktemp("trained") / "run"
-    process = run_script("param_adapt", *small_run(toy_city, seed_file, work_dir))
+    process = run_script("param_adapt", *small_run(toy_city, seed_file, work_dir), new=True)
     assert process.returncode == 0, process.stderr
     return work_dir, process
 
@@ -160,10 +146,10 @@ def test_two_processes_on_cpu_hold_equal_parameters(toy_city, seed_file, tmp_pat
     assert any(key.startswith("backbone") for key in changed)
 
 
-def adapt_and_test_ssdlite(toy_city, seed_file, work_dir, *options, **environment):
+def adapt_and_test_ssdlite(toy_city, seed_file, work_dir, *options):
     """One epoch of SSDLite, then its metrics."""
     arguments = small_run(toy_city, seed_file, work_dir, "train_cfg.max_epochs=1", config=SSDLITE)
-    process = run_script("param_adapt", *arguments, *options, **environment)
+    process = run_script("param_adapt", *arguments, *options)
     assert process.returncode == 0, process.stderr
     assert "0 keep their initial values" in process.stdout
     assert "Warning" not in process.stderr and "WARNING" not in process.stdout
@@ -183,7 +169,7 @@ def test_ssdlite_trains_and_is_evaluated(toy_city, seed_file, tmp_path):
 
 
 def test_what_ssdlite_finds_is_adapted_and_evaluated(toy_city, seed_file, tmp_path):
-    """In two processes; and a search that is interrupted after its first epoch finds the same."""
+    """A search in two processes; if interrupted after its first epoch, it finds the same."""
 
     def search(name, *resume):
         ranking = "train_cfg.ranking.candidates=3", "train_cfg.ranking.batches=1"
@@ -205,9 +191,7 @@ def test_what_ssdlite_finds_is_adapted_and_evaluated(toy_city, seed_file, tmp_pa
     file = tmp_path / "search/net_config.txt"
     found = NetConfig.parse(file)
     assert found.stages[5].ops[0].endswith("_e6")
-    adapt_and_test_ssdlite(
-        toy_city, seed_file, tmp_path / "found", "--net-config", file, PROCESSES="2"
-    )
+    adapt_and_test_ssdlite(toy_city, seed_file, tmp_path / "found", "--net-config", file)
     dumped = Config.fromfile(tmp_path / "found/ssdlite_param_adapt_toy.py")
     assert NetConfig.parse(dumped.model.backbone.net_config) == found
 
@@ -307,7 +291,7 @@ def test_an_image_that_is_cut_off_ends_in_one_line(toy_city, seed_file, tmp_path
 
 def test_missing_seed_ends_in_one_line(toy_city, tmp_path):
     arguments = small_run(toy_city, tmp_path / "none.pth", tmp_path / "run")
-    process = run_script("param_adapt", *arguments)
+    process = run_script("param_adapt", *arguments, new=True)
     assert process.returncode == 2 and "Traceback" not in process.stderr
     assert "none.pth" in process.stderr and "get_seed.sh" in process.stderr
 

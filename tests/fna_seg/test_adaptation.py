@@ -15,7 +15,7 @@ from PIL import Image
 from engine.compat.safe_load import load_checkpoint_file
 from models import NetConfig
 from tests.conftest import REPO
-from tests.engine.test_train import run_script
+from tests.processes import run_script
 
 pytestmark = pytest.mark.slow  # each test starts whole runs
 TOY = "configs/fna_seg/deeplabv3_param_adapt_toy.py"
@@ -58,7 +58,7 @@ def adapt(*args, **kwargs):
 def trained(toy_city, seed_file, tmp_path_factory):
     """A finished run of four iterations: its work dir and its output."""
     work_dir = tmp_path_factory.mktemp("trained") / "run"
-    return work_dir, adapt(toy_city, seed_file, work_dir)
+    return work_dir, adapt(toy_city, seed_file, work_dir, new=True)
 
 
 def test_training_logs_and_leaves_checkpoints(trained):
@@ -184,9 +184,8 @@ def test_mistakes_end_in_one_line(case, processes, toy_city, seed_file, tmp_path
     root = shutil.copytree(toy_city, tmp_path / "toy_city")
     if spoil:
         spoil(root)
-    process = run_adaptation(
-        root, seed_file, tmp_path / "run", options=options, PROCESSES=str(processes)
-    )
+    environment = {} if processes == 1 else dict(PROCESSES=str(processes))
+    process = run_adaptation(root, seed_file, tmp_path / "run", options=options, **environment)
     assert process.returncode == 2, process.stderr
     assert "Traceback" not in process.stdout + process.stderr
     lines = process.stderr.strip().splitlines()
@@ -197,7 +196,8 @@ def test_what_a_search_finds_is_adapted_and_evaluated(toy_city, seed_file, tmp_p
     search, found = tmp_path / "search", tmp_path / "found"
     process = run_script(
         "arch_adapt", *arguments(SEARCH, toy_city, search), "--cfg-options", *SMALL,
-        f"model.backbone.init_cfg.seed={seed_file}", "train_cfg.split.ratio=0.5",
+        f"model.backbone.init_cfg.seed={seed_file}", "train_cfg.max_epochs=2",
+        "train_cfg.ranking.candidates=3", "train_cfg.ranking.batches=1",
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert "Architecture after epoch 2: backbone" in process.stdout

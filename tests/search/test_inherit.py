@@ -11,7 +11,8 @@ from engine.model import build_model
 from models import FNABackbone, NetConfig
 from models.inherit import find_path
 from models.ops import SKIP
-from tests.engine.test_train import SMALL, TOY, run_script
+from tests.engine.test_train import SMALL, TOY
+from tests.processes import run_script
 
 pytestmark = pytest.mark.slow  # each test starts whole runs
 SEARCH = "configs/fna_det/retinanet_arch_adapt_toy.py"
