@@ -29,6 +29,5 @@ param_scheduler = [
     dict(_base_.warm_up, end=50),
     dict(type="MultiStepLR", by_epoch=True, begin=0, end=20, milestones=[12, 16], gamma=0.1),
 ]
-env_cfg = dict(cudnn_benchmark=False)  # trying algorithms takes longer than it saves
 default_hooks = dict(logger=_base_.log_often)
 auto_scale_lr = dict(base_batch_size=4)

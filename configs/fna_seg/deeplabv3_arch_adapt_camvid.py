@@ -38,6 +38,5 @@ param_scheduler = [
     dict(_base_.warm_up, start_factor=0.01),
     dict(type="CosineAnnealingLR", by_epoch=False, begin=20, end=360, eta_min=5e-5),
 ]
-env_cfg = dict(cudnn_benchmark=False)  # trying algorithms takes longer than it saves
 default_hooks = dict(logger=_base_.log_often, checkpoint=dict(interval=1))
 auto_scale_lr = dict(base_batch_size=8)

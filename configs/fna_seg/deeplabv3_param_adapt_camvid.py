@@ -35,6 +35,5 @@ param_scheduler = [
     dict(_base_.warm_up, start_factor=0.01, end=30),
     dict(type="PolyLR", power=0.9, eta_min=0, by_epoch=False, begin=30, end=400),
 ]
-env_cfg = dict(cudnn_benchmark=False)  # trying algorithms takes longer than it saves
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=200))
 auto_scale_lr = dict(base_batch_size=8)
