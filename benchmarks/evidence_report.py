@@ -4,12 +4,15 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import combinations
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
+from models import NetConfig
 from models.files import write_whole
+from models.ops import SKIP, parse_op
 
 from .evidence_grid import DRAWN, NO_REMAPPING, Grid
 
@@ -37,6 +40,7 @@ _WHERE = {
     "found_paper": ("yes | yes", "76.6"),
 }
 _TIMED = ("search", "training")  # kinds of cells whose core-minutes are shown
+_SEARCHES = ("search_paper", "search_shared", "search_latency")
 # rows to compare with random architectures of the same cost
 _AGAINST = {"found_paper": "madds", "found_shared": "madds", "found_latency": "latency"}
 
@@ -177,6 +181,22 @@ class Report:
         )
         return len(accuracy), [float(spearmanr(x, list(accuracy.values()))[0]) for x in told]
 
+    def stability(self) -> list[list[str]]:
+        """How decided searches are, and what those with other random seeds agree on."""
+        shares = ["same op", "as many layers", "same kernel size", "same expansion"]
+        table = [["search", "random seeds", "entropy of α, of uniform", *shares]]
+        for row in _SEARCHES:
+            found = [r for r in self.found.values() if r["row"] == row]
+            if len(found) < 2:
+                continue
+            networks = [NetConfig.parse(r["net_config"]) for r in found]
+            agreed = [_agreement(*pair) for pair in combinations(networks, 2)]
+            means = [statistics.mean(of_pairs) for of_pairs in zip(*agreed, strict=True)]
+            undecided = _text([r["undecided"] for r in found], "{:.2f}")
+            title = self.grid.cells[found[0]["cell"]].title
+            table.append([title, str(len(found)), undecided, *(f"{100 * m:.0f} %" for m in means)])
+        return table
+
     def ablation(self, rows: Mapping[str, tuple[str, str]], head: str) -> list[list[str]]:
         names = [f"{head} | runs | validation {self.metrics[0]}", f"test {self.metrics[0]}"]
         table = [[*names, f"the paper's {self.metrics[0]}"]]
@@ -210,6 +230,15 @@ class Report:
                 "loss of the path on held-out images, α's score of it, multiply-adds. Over the "
                 "architectures that were trained from the remapped seed, per random seed.",
                 _markdown(self.correlations()),
+            ]
+        stability = self.stability()
+        if len(stability) > 1:
+            parts += [
+                "## How stable searches are\n\nWhat architectures found with other random seeds "
+                "have in common, mean over the pairs: of the searched layers those with the same "
+                "op, of the stages those with as many layers, and of the layers that neither skips "
+                "those with the same kernel size and expansion.",
+                _markdown(stability),
             ]
         if self.metrics and task.ablation:
             parts += [
@@ -285,6 +314,22 @@ def _minutes(result: dict, label: str) -> float | None:
     """What a command took; None where interruptions have spoilt the count."""
     spoilt = result.get("starts", {}).get(label, 0) != 1
     return None if spoilt else result["core_minutes"][label]
+
+
+def _agreement(one: NetConfig, other: NetConfig) -> list[float]:
+    """Shares of the layers with equal ops, the stages of equal depth, and, of the layers that
+    neither skips, those of equal kernel size and of equal expansion; the first stage has no choice.
+    """
+    stages = list(zip(one.stages[1:], other.stages[1:], strict=True))
+    layers = [pair for a, b in stages for pair in zip(a.ops, b.ops, strict=True)]
+    depths = [a.ops.count(SKIP) == b.ops.count(SKIP) for a, b in stages]
+    both = [[parse_op(op) for op in pair] for pair in layers if SKIP not in pair]
+    kernels, expansions = (
+        [getattr(a, size) == getattr(b, size) for a, b in both]
+        for size in ("kernel_size", "expansion")
+    )
+    same = [a == b for a, b in layers]
+    return [sum(each) / len(each) for each in (same, depths, kernels, expansions)]
 
 
 def _column(figure: Callable[[dict], float | None], form: str) -> Callable[[Runs], str]:

@@ -134,7 +134,12 @@ def read_samples(samples: Sequence[Mapping], source: Dataset) -> list[tuple[str 
     # seconds, and this one has no threads of its own yet.
     with multiprocessing.get_context("fork").Pool(processes, be_quiet) as pool:
         found = pool.imap(read, samples)
-        return list(track_iter_progress((found, len(samples)), file=sys.stderr))
+        found = list(track_iter_progress((found, len(samples)), file=sys.stderr))
+        # They end by themselves: on leaving, SIGTERM is sent, and Python loses a signal that comes
+        # while a process changes what it does on it, as a late one is just doing.
+        pool.close()
+        pool.join()
+    return found
 
 
 def be_quiet() -> None:

@@ -164,3 +164,19 @@ def test_ablation_and_percentages(tmp_path, monkeypatch):
     assert "| no | yes | 1 | 30.0 | 29.0 | 76.0 |" in page
     assert "| yes | yes | 0 | – | – | 76.6 |" in page
     assert "width" not in page.partition("## The paper's ablation")[0].partition("| row")[2]
+
+
+def test_what_searches_agree_on(grid):
+    """2 of 4 searched layers (one is skipped in both), 1 of 2 stages; of the 2 layers that neither
+    skips, 1 kernel size and both expansions."""
+    first = "[[32, 16], ['k3_e1'], 1] | "
+    texts = (
+        first + "[[16, 24], ['k3_e3', 'k5_e6'], 2] | [[24, 32], ['k7_e6', 'skip'], 2]",
+        first + "[[16, 24], ['k3_e3', 'skip'], 2] | [[24, 32], ['k5_e6', 'skip'], 2]",
+    )
+    for seed, text in enumerate(texts):
+        write(grid, f"search_shared-{seed}", net_config=text, undecided=0.3 + 0.1 * seed)
+    write(grid, "search_paper-0", net_config=texts[0], undecided=0.9)
+    table = Report(grid).stability()
+    assert table[1:] == [["shared weights", "2", "0.35 ± 0.07", "50 %", "50 %", "50 %", "100 %"]]
+    assert "| shared weights | 2 |" in Report(grid).page(None)
