@@ -167,7 +167,7 @@ def run_command(monkeypatch, *arguments: object) -> None:
     measure_latency.main()
 
 
-@pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("onnxruntime", marks=pytest.mark.slow)])
 def test_the_command_measures_checks_and_draws(tmp_path, monkeypatch, capsys, config, backend):
     out, picture = tmp_path / "new" / "table.json", tmp_path / "check.png"
     counts = ["--repeats", 2, "--networks", 4, "--backend", backend]

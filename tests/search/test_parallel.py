@@ -23,6 +23,7 @@ from tests.processes import run_processes
 
 from .tools import SHARED, TinyTask, equal, make_runner, skip_pictures
 
+pytestmark = pytest.mark.slow  # whole searches
 PROCESSES = 2
 # One image per process, so that everything hangs on the synchronization of BN.
 PER_PROCESS = dict(batch_size=1, loop=dict(arch_steps=2, weight_steps=1))
