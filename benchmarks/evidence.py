@@ -212,7 +212,7 @@ class Evidence:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "done").unlink(missing_ok=True)
         commands = self.grid.commands(cell, folder)
-        on_gpu = self.grid.gpus != "0"
+        on_gpu = self.grid.gpus != "0" and not cell.alone  # latency is the CPU's
         self.running.append(Running(cell, free[0], folder, commands, time.monotonic(), on_gpu))
         self.running[-1].start_next()
 
@@ -236,7 +236,7 @@ class Evidence:
         cell, used = running.cell, running.used()
         minutes = {label: round(each["seconds"] / 60, 2) for label, each in used.items()}
         summary, before = _summary(found), self.grid.result(cell.name)
-        machine = device_name("cuda" if running.on_gpu and not cell.alone else "cpu")
+        machine = device_name("cuda" if running.on_gpu else "cpu")
         if before is None or cell.kind == "latency":
             record = dict(
                 cell=cell.name, row=cell.row, seed=cell.seed, kind=cell.kind, config=cell.config,

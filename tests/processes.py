@@ -17,7 +17,7 @@ from torch.multiprocessing import start_processes
 from tests.conftest import REPO
 
 # what a process that serves all tests has imported once
-PRELOAD = ["tests.preloaded", "tests.search.tools", "tests.kills"]
+PRELOAD = ["tests.search.tools", "tests.kills"]
 _TIMEOUT = 300  # seconds
 
 
