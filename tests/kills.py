@@ -8,7 +8,6 @@ watched, so a run can be killed (SIGKILL) while it writes a file, or between any
 import builtins
 import io
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -34,7 +33,7 @@ import fna_seg  # noqa: E402, F401
 from engine import run, train  # noqa: E402
 from engine.compat.safe_load import load_checkpoint_file  # noqa: E402
 from engine.config import import_scope  # noqa: E402
-from tests.processes import PRELOAD  # noqa: E402
+from tests.processes import run_fork  # noqa: E402
 
 import_scope("mmdet")
 import_scope("mmseg")
@@ -239,7 +238,8 @@ class Runs:
         arguments += ["--cfg-options", *changes]
         report = None if watch else self.folder / f"{name}.json"
         arguments = list(map(str, arguments))
-        return _run_alone(arguments, output, watch or Watch(), report), output.read_text()
+        status = run_fork(_train, arguments, output, watch or Watch(), report)
+        return status, output.read_text()
 
     def uninterrupted(self) -> tuple[list[str], list[str]]:
         """Train to the end; returns the files written and the hooks called, in order."""
@@ -261,18 +261,6 @@ class Runs:
         if status != 0:
             return [f"lost: {status}: {output[-1000:]}"]
         return differences(self.folder / name, self.folder / "whole")
-
-
-def _run_alone(*arguments: object) -> int:
-    """Train in a process of its own, for 4 minutes at most; returns its exit status."""
-    multiprocessing.set_forkserver_preload(PRELOAD)
-    process = multiprocessing.get_context("forkserver").Process(target=_train, args=arguments)
-    process.start()
-    process.join(240)
-    if process.is_alive():
-        process.terminate()
-        process.join()
-    return process.exitcode
 
 
 def differences(work_dir: Path, expected: Path) -> list[str]:

@@ -65,19 +65,26 @@ def run_module(
     module: str, arguments: Sequence[str], cwd: Path, repository: Path = REPO
 ) -> subprocess.CompletedProcess:
     """``python -m MODULE ARGUMENTS`` in a fork; a folder may take the place of the repository."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
     with TemporaryDirectory() as folder:
         outputs = [Path(folder, name) for name in ("stdout", "stderr")]
-        process = context.Process(
-            target=_run_module, args=(module, arguments, cwd, repository, outputs)
-        )
-        process.start()
-        process.join(_TIMEOUT)
-        process.kill()  # if it still runs
-        process.join()
+        status = run_fork(_run_module, module, arguments, cwd, repository, outputs)
         texts = [path.read_text() for path in outputs]
-    return subprocess.CompletedProcess([module, *arguments], process.exitcode, *texts)
+    return subprocess.CompletedProcess([module, *arguments], status, *texts)
+
+
+def run_fork(function: Callable, *args: object) -> int:
+    """Call a function in a process of its own, for 5 minutes at most; returns its exit status."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    process = context.Process(target=function, args=args)
+    process.start()
+    process.join(_TIMEOUT)
+    # it may still run; a status of -SIGKILL is left to those that kill themselves
+    process.terminate()
+    process.join(10)
+    process.kill()
+    process.join()
+    return process.exitcode
 
 
 def _run_module(
