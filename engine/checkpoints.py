@@ -155,7 +155,7 @@ def point_at_newest(work_dir: str | Path, write: bool) -> tuple[bool, str]:
     """
     path, unusable = newest_checkpoint(work_dir)
     line = f"--resume: continues from {path}" if path else "--resume: no checkpoint, starts anew"
-    if write and path and unusable:
+    if write and path:  # that name may be damaged, or missing
         write_whole(Path(work_dir) / _LAST, str(path).encode())
     return path is not None, "; ".join([line, *unusable])
 

@@ -75,7 +75,7 @@ class CarefulRunner(Runner):
         """Load or resume, as mmengine does.
 
         Raises:
-            InputError: The checkpoint's state cannot be taken.
+            InputError: The checkpoint's state cannot be taken, or there is none to resume from.
         """
         try:
             super().load_or_resume()
@@ -86,3 +86,5 @@ class CarefulRunner(Runner):
                 f"checkpoint {loaded_path(self)}: no run can continue from it: "
                 f"{type(error).__name__}: {error}"
             ) from error
+        if self._resume and not self._has_loaded:  # mmengine would go on with initial weights
+            raise InputError(f"work dir {self.work_dir}: no checkpoint to resume from")

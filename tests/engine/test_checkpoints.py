@@ -87,6 +87,9 @@ def test_last_checkpoint_is_put_right_for_mmengine(work_dir):
         assert found and f"continues from {work_dir}/epoch_9.pth; " in line and "\n" not in line
         named = (work_dir / "last_checkpoint").read_text()
         assert named == str(work_dir / ("epoch_9.pth" if write else "epoch_10.pth"))
+    (work_dir / "last_checkpoint").unlink()  # as where a run was killed before it wrote this
+    assert point_at_newest(work_dir, write=True)[0]
+    assert (work_dir / "last_checkpoint").read_text() == str(work_dir / "epoch_9.pth")
     assert point_at_newest(work_dir / "none", write=True) == (
         False,
         "--resume: no checkpoint, starts anew",
