@@ -28,13 +28,22 @@ _TO_TARGET = ("train_cfg.cost.rate=0.05", "train_cfg.cost.negative=True")
 
 @dataclass(frozen=True)
 class Task:
-    """A data set and a framework: the configs of all trainings, and of the searches with each kind
-    of super network; ``ablation``: whether the paper's is repeated, too."""
+    """A data set and a framework.
+
+    Args:
+        title: For the page.
+        training: Config of all trainings.
+        separate, shared: Configs of the searches with each kind of super network.
+        longer: Settings of a training that takes as much computing as a search with shared weights
+            and a training do.
+        ablation: Whether the paper's is repeated, too.
+    """
 
     title: str
     training: str
     separate: str
     shared: str
+    longer: tuple[str, ...]
     ablation: bool = False
 
 
@@ -44,12 +53,14 @@ TASKS = {
         "configs/fna_det/ssdlite_param_adapt_bccd_evidence.py",
         "configs/fna_det/ssdlite_arch_adapt_bccd.py",
         "configs/fna_det/ssdlite_arch_adapt_bccd_shared.py",
+        longer=("train_cfg.max_epochs=42", "param_scheduler.1.end=1050"),
     ),
     "camvid_deeplabv3": Task(
         "Streets (CamVid), DeepLabv3",
         "configs/fna_seg/deeplabv3_param_adapt_camvid_evidence.py",
         "configs/fna_seg/deeplabv3_arch_adapt_camvid.py",
         "configs/fna_seg/deeplabv3_arch_adapt_camvid_shared.py",
+        longer=("train_cfg.max_iters=1600", "param_scheduler.1.end=1600"),
         ablation=True,
     ),
 }
@@ -135,6 +146,7 @@ def _of_seed(task: Task, seed: int, madds: tuple[str, ...], fast: tuple[str, ...
         _train(task, seed, "found_shared_inherited", "found, shared, inherited", shared, True),
         _train(task, seed, "found_latency_inherited", "found, latency, inherited", latency, True),
         *held_out,
+        _train(task, seed, "seed_longer", "MobileNetV2, longer", MOBILENETV2, settings=task.longer),
         _train(task, seed, "published", "FNA, published"),
         _train(task, seed, "found_paper", "found, separate candidates", paper),
         _train(task, seed, "found_shared", "found, shared weights", shared),

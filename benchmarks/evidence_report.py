@@ -18,7 +18,7 @@ from .evidence_grid import DRAWN, NO_REMAPPING, Grid
 
 # lines of the main table: rows, and the random architectures of a cost together
 _MAIN = (
-    *("seed", "published", "published_random"),
+    *("seed", "seed_longer", "published", "published_random"),
     *("found_paper", "found_shared", "found_shared_inherited"),
     *("random_madds", *(f"random_madds_{n}" for n in DRAWN)),
     *("found_latency", "found_latency_inherited"),
@@ -168,7 +168,7 @@ class Report:
         accuracy, madds = {}, {}
         for result in (r for runs in self.lines() for r in runs.results):
             cell = self.grid.cells[result["cell"]]
-            plain = not cell.inherits and NO_REMAPPING not in cell.settings
+            plain = not cell.inherits and not cell.settings  # remapped, and trained as the others
             if plain and result["seed"] == seed and result["net_config"] in known:
                 accuracy[result["net_config"]] = self.accuracy()(result)
                 madds[result["net_config"]] = result["madds"]
