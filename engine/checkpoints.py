@@ -40,7 +40,8 @@ class WholeCheckpointHook(CheckpointHook):
     """mmengine's, but whenever the run is killed there is a whole checkpoint to resume from.
 
     Each file is the old one or the new one, and the last checkpoint stays until the next is
-    written; mmengine's own hook removes it before, where it is to keep one only.
+    written; mmengine's own hook removes it before, where it is to keep one only. A resumed run
+    also updates the last checkpoint when an evaluation has found it to be the best.
 
     Args: As mmengine's.
     """
@@ -48,6 +49,12 @@ class WholeCheckpointHook(CheckpointHook):
     def __init__(self, *args, backend_args: dict | None = None, **kwargs):
         backend_args = backend_args or dict(backend="WholeFiles")
         super().__init__(*args, backend_args=backend_args, **kwargs)
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        if runner.iter:  # resumed: what an uninterrupted run knows between two steps
+            self.last_ckpt = runner.message_hub.get_info("last_ckpt")
+            runner.message_hub.update_info("iter", runner.iter - 1)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         # the method that writes last_checkpoint; mmengine has no public one

@@ -293,13 +293,13 @@ def _results(work_dir: Path) -> set[str]:
 
 
 def _settled(checkpoint: dict) -> dict:
-    """A checkpoint without times, paths and names of runs."""
+    """A checkpoint without times, paths, names of runs and the commit of the code."""
     hub, meta = checkpoint["message_hub"], checkpoint["meta"]
     for name in [name for name in hub["log_scalars"] if name.endswith("time")]:
         del hub["log_scalars"][name]
-    for name in ("eta", "experiment_name", "last_ckpt", "best_ckpt"):
+    for name in ("eta", "experiment_name", "last_ckpt", "best_ckpt", "mmengine_version"):
         hub["runtime_info"].pop(name, None)
-    for name in ("time", "experiment_name", "cfg"):
+    for name in ("time", "experiment_name", "cfg", "mmengine_version"):
         meta.pop(name, None)
     return checkpoint
 
