@@ -172,6 +172,7 @@ def run_rank(rank, folder):
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_end_with_equal_statistics(tmp_path):
     run_processes(run_rank, str(tmp_path))
     for name in ("own", "sync"):

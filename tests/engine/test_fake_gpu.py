@@ -72,6 +72,7 @@ def step(model: nn.Module, cfg, path: list[int] | None) -> Tensor:
     return loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SEARCHES)
 def test_both_steps_of_a_search_stay_on_the_gpu(fake, path):
     model, cfg = on_gpu(path)

@@ -146,6 +146,7 @@ def train(toy_city, seed_file, work_dir, *options, config=TOY):
     build_runner(load(config, *arguments)).train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option, key, message",
     [

@@ -137,6 +137,7 @@ def train_interrupted(work_dir, interruption, *args, **kwargs) -> tuple[Runner, 
     return stopped, resumed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", [EPOCHS, ITERS], ids=["epochs", "iterations"])
 @pytest.mark.parametrize("after, num_workers", [(1, 0), (5, 0), (7, 2), (9, 0), (14, 0)])
 def test_both_loops_resume_to_the_bit(loop, after, num_workers, tmp_path):
@@ -231,6 +232,7 @@ VALIDATION = dict(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "loop, evaluated_after",
     [

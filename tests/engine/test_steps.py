@@ -187,6 +187,7 @@ def test_steps_together(start, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_failure_stops_the_step_next_to_it(start, tmp_path, capfd):
     run = start()
     run.claim("stamp")

@@ -49,6 +49,7 @@ def log_of(runner) -> str:
     return next(Path(runner.log_dir).glob("*.log")).read_text()
 
 
+@pytest.mark.slow
 def test_what_is_found_is_within_the_target_and_the_best_of_the_ranked(searched):
     folder = Path(searched.work_dir)
     ranked = json.loads((folder / "candidates.json").read_text())
@@ -135,6 +136,7 @@ def test_a_ranking_is_paired():
     assert rows[2]["standard_error"] == pytest.approx(differences.std().item() / 3**0.5)
 
 
+@pytest.mark.slow
 def test_a_collapse_is_warned_of_once(tmp_path):
     runner = make_runner(tmp_path, loop=dict(max_epochs=5))
     for layer in runner.model.backbone.mixed_layers:
@@ -160,6 +162,7 @@ def test_a_wrong_setting_is_told_before_training(tmp_path, loop, message):
         make_runner(tmp_path, loop=loop, cost=cost).train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["0.9 seed", "0.25"])
 def test_random_architectures_have_the_cost(tmp_path, monkeypatch, capsys, target):
     config = "configs/fna_det/retinanet_arch_adapt_bccd.py"

@@ -246,6 +246,7 @@ def test_a_search_for_latency_measures_what_it_found(tmp_path, monkeypatch):
     assert "in ms of latency at 16x16" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "table, told",
     [

@@ -44,6 +44,7 @@ def safe_loading(monkeypatch):
     install_safe_loading()
 
 
+@pytest.mark.slow
 # Epochs end at 4, 8, 12; α learns from 5 on. With 3 : 2, steps 6, 8 … come without α's before.
 @pytest.mark.parametrize(
     ("after", "num_workers", "kind"),
@@ -97,6 +98,7 @@ def ranked(tmp_path_factory):
     return runner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [

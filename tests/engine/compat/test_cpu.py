@@ -56,6 +56,7 @@ def ranks(tmp_path_factory):
     return [torch.load(folder / f"rank_{rank}.pth") for rank in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_two_processes_normalize_like_one_with_the_joint_batch(ranks, dtype, name):

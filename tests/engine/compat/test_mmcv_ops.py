@@ -306,6 +306,7 @@ def test_compiled_ops_stay(monkeypatch):
     assert not hasattr(compiled, "nms")
 
 
+@pytest.mark.slow
 def test_importing_says_nothing(pytestconfig):
     """Models by themselves, data sets and the rest as quiet_imports has it."""
     code = (

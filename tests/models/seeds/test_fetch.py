@@ -184,6 +184,7 @@ def test_folder_that_cannot_be_written(offline, tmp_path, capsys, out):
     assert printed.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_script_from_another_folder(tmp_path):
     """The caller's own 'models' is not taken for ours."""
     (tmp_path / "models").mkdir()
