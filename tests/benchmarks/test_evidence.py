@@ -108,7 +108,7 @@ def test_commands_of_a_training(tmp_path, monkeypatch):
     assert first("found_shared-2") == expected
     assert " 0 --net-config [2] " in first("random_madds_2-0")
     assert " 0 --net-config configs/net_configs/mobilenetv2.txt " in first("seed-0")
-    assert f" 0 --inherit {tmp_path}/work/search_shared-2 --resume" in first(
+    assert f" 0 --inherit {tmp_path / 'work'}/search_shared-2 --resume" in first(
         "found_shared_inherited-2"
     )
     assert f"{config} 0 --resume" in first("published-0")

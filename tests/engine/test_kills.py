@@ -30,6 +30,7 @@ def in_last_evaluation(hooks: list[str]) -> Watch:
     "kind, watch",
     [
         ("search, detection", lambda hooks: Watch(write=("last_checkpoint", 1, "half"))),
+        ("search, detection", lambda hooks: Watch(write=("last_checkpoint", 2, "half"))),
         ("search, segmentation", lambda hooks: Watch(write=("net_config.txt", 1, "before"))),
         ("adaptation, detection", lambda hooks: Watch(write=("iter_6.pth", 1, "half"))),
         ("adaptation, segmentation", in_last_evaluation),

@@ -44,8 +44,8 @@ def safe_loading(monkeypatch):
     install_safe_loading()
 
 
-@pytest.mark.slow
 # Epochs end at 4, 8, 12; α learns from 5 on. With 3 : 2, steps 6, 8 … come without α's before.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("after", "num_workers", "kind"),
     [
