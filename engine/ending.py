@@ -1,12 +1,16 @@
 """How a run ends for a reason outside: a signal, a full disk, a process that was killed."""
 
 import errno
+import os
+import select
 import signal
+import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
 # statuses as a shell gives them
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+UNREAD = 128 + signal.SIGPIPE
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
@@ -33,6 +37,20 @@ def ignore_signals() -> None:
     """Let the end, which has begun, not be disturbed by another signal of the kind."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def reader_has_left() -> bool:
+    """Whether nobody reads standard output any more, as after ``| head``; then it leads nowhere
+    from now on, because Python would complain again when it ends."""
+    output = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(output, 0)
+    if not any(state & select.POLLERR for _, state in poll.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, output)
+    os.close(nowhere)
+    return True
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:

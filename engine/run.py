@@ -84,18 +84,22 @@ def one_line(error: InputError) -> str:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run ``main``; exit 2 after a user's mistake, 130 when interrupted, 143 when terminated."""
+    """Run ``main``; exit 2 after a user's mistake, 130 when interrupted, 143 when terminated, 141
+    when nobody reads the output."""
     ending.terminate_like_an_interrupt()
     logging.raiseExceptions = False  # a full disk: the log's own tracebacks help nobody
     # all processes of a machine find the same mistake; another machine may have one of its own
     speaks = local_rank() == "0"
     try:
         main()
+        sys.stdout.flush()
     except InputError as error:
         if speaks or isinstance(error, SampleError):
             print(f"error: {one_line(error)}", file=sys.stderr)
         leave(2)
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and ending.reader_has_left():
+            leave(ending.UNREAD)
         if outside := ending.explain(error):
             ending.ignore_signals()
             line, status = outside

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -108,6 +109,16 @@ def test_of_several_processes_the_launcher_says_that_they_were_terminated(tmp_pa
     assert end_of(with_a_note, tmp_path, TORCHELASTIC_RUN_ID="x", LOCAL_RANK="1") == (130, "")
     status, line = end_of(with_a_note, tmp_path, TORCHELASTIC_RUN_ID="x", LOCAL_RANK="0")
     assert status == 130 and line == "Interrupted. --resume continues."
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])  # fewer and more than Python keeps back
+def test_a_reader_that_leaves_hears_no_more(lines):
+    code = f"from engine.run import run; run(lambda: print('line\\n' * {lines}))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
