@@ -36,6 +36,7 @@ class Task:
         separate, shared: Configs of the searches with each kind of super network.
         longer: Settings of a training that takes as much computing as a search with shared weights
             and a training do.
+        loss: Key of what searches take over from the training, if theirs differs.
         ablation: Whether the paper's is repeated, too.
     """
 
@@ -44,6 +45,7 @@ class Task:
     separate: str
     shared: str
     longer: tuple[str, ...]
+    loss: str = ""
     ablation: bool = False
 
 
@@ -60,7 +62,8 @@ TASKS = {
         "configs/fna_seg/deeplabv3_param_adapt_camvid_evidence.py",
         "configs/fna_seg/deeplabv3_arch_adapt_camvid.py",
         "configs/fna_seg/deeplabv3_arch_adapt_camvid_shared.py",
-        longer=("train_cfg.max_iters=1600", "param_scheduler.1.end=1600"),
+        longer=("train_cfg.max_iters=2400", "param_scheduler.1.end=2400"),
+        loss="model.decode_head.loss_decode",
         ablation=True,
     ),
 }
@@ -113,15 +116,24 @@ def plan(task: Task, size: Sequence[int], table: Path) -> list[Cell]:
     madds = ("train_cfg.cost.target=1.0 seed", *at)
     fast = ("train_cfg.cost.target=0.5 seed", *at, "train_cfg.cost._delete_=True")
     fast = (*fast, "train_cfg.cost.type=Latency", f"train_cfg.cost.table={table}")
+    loss = _loss(task)
     draw = dict(kind="draw", title="random architectures", config=task.shared)
     return [
         Cell("table", "table", "latency of every op", config=task.shared, alone=True),
         Cell("draw_madds", settings=madds, **draw),
         Cell("draw_latency", settings=fast, after=("table",), **draw),
-        *(cell for seed in SEEDS for cell in _of_seed(task, seed, madds, fast)),
-        *(cell for seed in SEEDS if task.ablation for cell in _ablation(task, seed, madds)),
+        *(cell for seed in SEEDS for cell in _of_seed(task, seed, loss + madds, loss + fast)),
+        *(cell for seed in SEEDS if task.ablation for cell in _ablation(task, seed, loss + madds)),
         Cell("latency", "latency", "latency of every network", config=task.training, alone=True),
     ]
+
+
+def _loss(task: Task) -> tuple[str, ...]:
+    """Settings that give a search the training's loss."""
+    part = read(task.training).to_dict() if task.loss else {}
+    for key in filter(None, task.loss.split(".")):
+        part = part[key]
+    return tuple(f"{task.loss}.{key}={value}" for key, value in part.items() if key != "type")
 
 
 def _of_seed(task: Task, seed: int, madds: tuple[str, ...], fast: tuple[str, ...]) -> list[Cell]:
