@@ -32,7 +32,8 @@ from models import InputError
 from models.files import locate, write_whole
 from models.latency import device_name
 
-from .evidence_grid import TASKS, Cell, Commands, Grid, read
+from .evidence_grid import Commands, Grid
+from .evidence_plan import TASKS, Cell, read
 from .evidence_report import write_report
 
 # minutes of a core that a kind of cell takes, until one has been done

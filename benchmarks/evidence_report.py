@@ -14,15 +14,16 @@ from models import NetConfig
 from models.files import write_whole
 from models.ops import SKIP, parse_op
 
-from .evidence_grid import DRAWN, NO_REMAPPING, Grid
+from .evidence_grid import Grid
+from .evidence_plan import DRAWN, NO_REMAPPING
 
 # lines of the main table: rows, and the random architectures of a cost together
 _MAIN = (
     *("seed", "seed_longer", "published", "published_random"),
     *("found_paper", "found_shared", "found_shared_inherited"),
     *("random_madds", *(f"random_madds_{n}" for n in DRAWN)),
-    *("found_latency", "found_latency_inherited"),
-    *("random_latency", *(f"random_latency_{n}" for n in DRAWN)),
+    *("found_latency", "found_latency_inherited", "found_latency_longer"),
+    *("random_latency", *(f"random_latency_{n}" for n in DRAWN), "random_latency_longer"),
 )
 # rows of the paper's tables 6 and 5, their titles and its mIoU
 _HOW = {
@@ -41,8 +42,13 @@ _WHERE = {
 }
 _TIMED = ("search", "training")  # kinds of cells whose core-minutes are shown
 _SEARCHES = ("search_paper", "search_shared", "search_latency")
-# rows to compare with random architectures of the same cost
-_AGAINST = {"found_paper": "madds", "found_shared": "madds", "found_latency": "latency"}
+# lines to compare with a later one: with random architectures of the same cost, or with the seed's
+_AGAINST = (
+    *(("found_paper", "random_madds"), ("found_shared", "random_madds")),
+    *(("found_latency", "random_latency"), ("found_latency_longer", "random_latency_longer")),
+    *(("found_latency", "seed"), ("found_latency_inherited", "seed")),
+    ("found_latency_longer", "seed_longer"),
+)
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,12 @@ class Report:
                 self.rows[cell.row] = Runs(cell.title, results)
         self.of_seed = {r["seed"]: r for r in self.rows["seed"].results}
 
-    def random(self, cost: str) -> Runs:
-        """All random architectures of a cost."""
-        rows = [runs for row, runs in self.rows.items() if row.startswith(f"random_{cost}_")]
+    def line(self, name: str) -> Runs:
+        """A row, or all random architectures of a cost."""
+        if name in self.rows:
+            return self.rows[name]
+        cost = name.removeprefix("random_")
+        rows = [self.rows[f"random_{cost}_{number}"] for number in DRAWN]
         what = {"madds": "the seed's MAdds", "latency": "half its latency"}[cost]
         return Runs(f"random architectures, {what}", [r for runs in rows for r in runs.results])
 
@@ -107,7 +116,8 @@ class Report:
 
     def lines(self) -> list[Runs]:
         """Of the main table."""
-        return [self.rows.get(line) or self.random(line.removeprefix("random_")) for line in _MAIN]
+        names = [*_MAIN, *(f"found_{name}" for name, *_ in self.grid.task.tries)]
+        return list(map(self.line, names))
 
     def main_table(self) -> list[list[str]]:
         columns: dict[str, Callable[[Runs], str]] = {
@@ -129,21 +139,20 @@ class Report:
             *([make(runs) for make in columns.values()] for runs in self.lines()),
         ]
 
-    def against_random(self) -> list[str]:
-        """What is found, compared with random architectures of the same cost, in sentences."""
+    def comparisons(self) -> list[str]:
+        """What is found, compared with random architectures or the seed's, in sentences."""
         sentences = []
-        for row, cost in _AGAINST.items():
-            found, drawn = (
-                runs.values(self.accuracy()) for runs in (self.rows[row], self.random(cost))
-            )
-            if not found or len(drawn) < 2:
+        for pair in _AGAINST:
+            found, other = map(self.line, pair)
+            ours, theirs = (runs.values(self.accuracy()) for runs in (found, other))
+            if not ours or len(theirs) < 2:
                 continue
-            gain, spread = statistics.mean(found) - statistics.mean(drawn), statistics.stdev(drawn)
+            gain, spread = statistics.mean(ours) - statistics.mean(theirs), _deviation(theirs)
             size = "more" if abs(gain) > spread else "not more"
             sentences.append(
-                f"- {self.rows[row].title}: {self.signed.format(gain)} {self.metrics[0]} "
-                f"compared with the mean of {len(drawn)} runs of random architectures of that "
-                f"cost; {size} than their standard deviation, {self.form.format(spread)}."
+                f"- {found.title} ({_runs(ours)}), less {other.title} ({_runs(theirs)}): "
+                f"{self.signed.format(gain)} {self.metrics[0]}; {size} than the latter's standard "
+                f"deviation, {self.form.format(spread)}."
             )
         return sentences
 
@@ -223,7 +232,7 @@ class Report:
         if self.metrics:
             parts += [_markdown(self.main_table())]
             parts += [f"![accuracy and latency]({picture})"] if picture else []
-            parts += ["\n".join(self.against_random())]
+            parts += ["\n".join(self.comparisons())]
             parts += [
                 "## What rankings are worth\n\nSpearman's rank correlation of the test "
                 f"{self.metrics[0]} with what was known before training: the super network's "
@@ -334,6 +343,10 @@ def _agreement(one: NetConfig, other: NetConfig) -> list[float]:
 
 def _column(figure: Callable[[dict], float | None], form: str) -> Callable[[Runs], str]:
     return lambda runs: _text(runs.values(figure), form)
+
+
+def _runs(values: Sequence[float]) -> str:
+    return f"{len(values)} run{'s' if len(values) > 1 else ''}"
 
 
 def _text(values: Sequence[float], form: str) -> str:

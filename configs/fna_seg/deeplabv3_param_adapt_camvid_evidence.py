@@ -13,8 +13,8 @@ rescale = dict(
 train_pipeline = [*_base_.load, rescale, _base_.crop, _base_.flip, _base_.pack]
 train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline))
 
-# The square root of median-frequency balancing (Eigen and Fergus, 2015; Badrinarayanan et al., 2017),
-# by the training labels: in full it would give bicyclists 60 times the weight of road.
+# The square root of median-frequency balancing (Eigen and Fergus, 2015), by the training labels: in
+# full it would give bicyclists 60 times the weight of road.
 class_weight = [0.53, 0.45, 2.19, 0.39, 1.0, 0.65, 1.96, 1.4, 0.89, 2.52, 2.98]
 # mmseg's average leaves ignored pixels out by itself where there are weights
 model = dict(decode_head=dict(loss_decode=dict(class_weight=class_weight, avg_non_ignore=False)))

@@ -6,14 +6,16 @@ import multiprocessing
 import os
 import sys
 import time
+from argparse import ArgumentParser
 from types import SimpleNamespace
 
 import pytest
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 
 from benchmarks import evidence
 from benchmarks.evidence import Evidence, Running, select
-from benchmarks.evidence_grid import SEEDS, TASKS, Cell, Grid, Task
+from benchmarks.evidence_grid import Grid
+from benchmarks.evidence_plan import SEEDS, TASKS, Cell, Task, read
 from benchmarks.evidence_report import write_report
 from engine.model import build_model
 from models import InputError, NetConfig, count_params
@@ -62,7 +64,7 @@ def do(grid, wanted=None, again=(), cores=(0,)):
 
 
 @pytest.mark.parametrize(
-    "task, trainings, searches", [("bccd_ssdlite", 45, 9), ("camvid_deeplabv3", 66, 12)]
+    "task, trainings, searches", [("bccd_ssdlite", 54, 12), ("camvid_deeplabv3", 72, 12)]
 )
 def test_the_plan_has_all_rows_and_each_cell_after_what_it_needs(task, trainings, searches):
     grid = Grid(TASKS[task], REPO / "results", REPO / "work")
@@ -74,11 +76,36 @@ def test_the_plan_has_all_rows_and_each_cell_after_what_it_needs(task, trainings
     # a partial grid has every row with the first random seeds
     of_seeds = [c.seed for c in grid.cells.values() if c.row == "found_shared_inherited"]
     assert of_seeds == list(SEEDS)
-    first = [name for name in names if name.endswith("-0")]
-    ablation = [n for n in first if n.startswith(("width", "kernel", "found_blind"))]
-    assert all(names.index(name) < names.index("seed-1") for name in first if name not in ablation
-               and not name.startswith(("search_blind", "found_paper_random")))  # fmt: skip
+    first = [cell for cell in grid.cells.values() if cell.seed == 0]
+    tries = [row for name, *_ in TASKS[task].tries for row in (f"search_{name}", f"found_{name}")]
+    late = (*("width", "kernel", "found_blind", "search_blind", "found_paper_random"), *tries)
+    late += ("found_latency_longer", "random_latency_longer")
+    assert all(
+        (names.index(cell.name) < names.index("seed-1")) != cell.row.startswith(late)
+        for cell in first
+    )
     assert names[-1] == "latency"
+
+
+def test_random_architectures_trained_longer_differ_from_random_seed_to_random_seed():
+    cells = Grid(TASKS["bccd_ssdlite"], REPO / "results", REPO / "work").cells
+    longer = [cells[f"random_latency_longer-{seed}"] for seed in SEEDS]
+    assert len({cell.number for cell in longer}) == len(SEEDS)
+    assert {cell.settings for cell in longer} == {cells["seed_longer-0"].settings}
+
+
+def test_searches_take_over_the_loss_of_the_training():
+    grid = Grid(TASKS["camvid_deeplabv3"], REPO / "results", REPO / "work")
+    parser = ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    own = read(grid.task.training).model.decode_head.loss_decode
+    assert len(own.class_weight) == 11
+    for cell in grid.cells.values():
+        if cell.kind in ("search", "held_out"):
+            cfg = read(cell.config)
+            options = parser.parse_args(["--cfg-options", *cell.settings])
+            cfg.merge_from_dict(options.cfg_options)
+            assert cfg.model.decode_head.loss_decode == own
 
 
 def test_searches_share_their_targets_and_trainings_their_config():

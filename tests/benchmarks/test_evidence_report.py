@@ -5,7 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from benchmarks.evidence_grid import TASKS, Grid
+from benchmarks.evidence_grid import Grid
+from benchmarks.evidence_plan import TASKS
 from benchmarks.evidence_report import Report, write_report
 from tests.conftest import REPO
 
@@ -93,11 +94,19 @@ def test_interrupted_runs_do_not_count_for_time(filled):
     assert rows["MobileNetV2, the seed's own"]["training, min"] == "12.0 ± 1.4"  # 11 and 13
 
 
-def test_comparison_with_random_architectures(filled):
-    (sentence,) = Report(filled).against_random()
+def test_comparisons(filled):
+    (sentence,) = Report(filled).comparisons()
     assert sentence == (
-        "- found, shared weights: +0.040 AP compared with the mean of 2 runs of random "
-        "architectures of that cost; more than their standard deviation, 0.014."
+        "- found, shared weights (1 run), less random architectures, the seed's MAdds (2 runs): "
+        "+0.040 AP; more than the latter's standard deviation, 0.014."
+    )
+    for seed, ap in ((0, 0.415), (1, 0.425)):
+        train(filled, f"found_latency-{seed}", ap, "L")
+    filled.known.clear()
+    _, sentence = Report(filled).comparisons()
+    assert sentence == (
+        "- found, half the latency (2 runs), less MobileNetV2, the seed's own (3 runs): "
+        "+0.000 AP; not more than the latter's standard deviation, 0.020."
     )
 
 
