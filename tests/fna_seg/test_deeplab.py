@@ -6,11 +6,21 @@ import re
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 from torch import nn
+from torch.nn import functional
 
 from engine.config import add_arguments
 from engine.model import build_model
-from models import CostTerm, FNABackbone, FNASuperNet, count_madds, count_params
+from models import (
+    CostTerm,
+    FNABackbone,
+    FNASuperNet,
+    InputError,
+    count_madds,
+    count_params,
+)
 from tests.conftest import REPO, SEEDS_OWN
 
 PAPER = [  # params in millions, MAdds in billions at 1024x2048 (paper, table 1)
@@ -174,3 +184,26 @@ def test_head_learns_at_ten_times_the_rate_where_asked(name, tmp_path):
             assert found.pop(id(parameter)) == pytest.approx(expected), f"{where}.{which}"
             kinds.add((in_head, type(module), which))
     assert not found and len(kinds) == 7  # head: conv with bias, BN with both; backbone: no bias
+
+
+def test_a_loss_with_weights_of_classes_leaves_ignored_pixels_out():
+    """Against PyTorch's own mean, which is over labelled pixels."""
+    weights = [0.5, 2.0, 1.0]
+    loss = {"num_classes": 3, "loss_decode.class_weight": weights}
+    options = {f"model.decode_head.{key}": value for key, value in loss.items()}
+    model, _ = build_model("configs/fna_seg/deeplabv3_param_adapt_cityscapes.py", "cpu", options)
+    scores, labels = torch.randn(2, 3, 5, 5), torch.randint(3, (2, 1, 5, 5))
+    labels[:, :, :2] = 255
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=each)) for each in labels]
+    found = model.decode_head.loss_by_feat(scores, samples)["loss_ce"]
+    expected = functional.cross_entropy(
+        scores, labels[:, 0], torch.tensor(weights), ignore_index=255
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", ["deeplabv3", "deeplabv3plus_os16"])
+def test_a_class_without_a_weight_is_told(name):
+    options = {"model.decode_head.loss_decode.class_weight": [1.0] * 18}
+    with pytest.raises(InputError, match="class_weight: 18 numbers, expected 19, one for each"):
+        build_model(f"configs/fna_seg/{name}_param_adapt_cityscapes.py", options=options)

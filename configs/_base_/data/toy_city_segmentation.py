@@ -20,7 +20,6 @@ decode_head = dict(
     # BN would take long to learn the statistics of a head that starts from random weights
     norm_cfg=dict(type="GN", num_groups=16),
     # about the inverse square root of how many pixels a class has, or the small ones come too late
-    # (mmseg cannot weigh classes and also leave ignored pixels out of the mean; here are none)
     loss_decode=dict(class_weight=class_weight, avg_non_ignore=False),
 )
 # An image is decoded once; a process for loading would take time on a core that the network needs.
