@@ -115,9 +115,9 @@ class Report:
         return _minutes(search, "search")
 
     def lines(self) -> list[Runs]:
-        """Of the main table."""
+        """Of the main table, those of which anything has been run."""
         names = [*_MAIN, *(f"found_{name}" for name, *_ in self.grid.task.tries)]
-        return list(map(self.line, names))
+        return [line for line in map(self.line, names) if line.results]
 
     def main_table(self) -> list[list[str]]:
         columns: dict[str, Callable[[Runs], str]] = {
