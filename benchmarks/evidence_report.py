@@ -233,12 +233,14 @@ class Report:
             parts += [_markdown(self.main_table())]
             parts += [f"![accuracy and latency]({picture})"] if picture else []
             parts += ["\n".join(self.comparisons())]
+        correlations = self.correlations()
+        if len(correlations) > 1:
             parts += [
                 "## What rankings are worth\n\nSpearman's rank correlation of the test "
                 f"{self.metrics[0]} with what was known before training: the super network's "
                 "loss of the path on held-out images, α's score of it, multiply-adds. Over the "
                 "architectures that were trained from the remapped seed, per random seed.",
-                _markdown(self.correlations()),
+                _markdown(correlations),
             ]
         stability = self.stability()
         if len(stability) > 1:

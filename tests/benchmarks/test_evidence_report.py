@@ -134,7 +134,7 @@ def test_page_of_a_partial_grid(filled, tmp_path):
     assert "found_latency-0" in page.partition("Not done yet, ")[2].partition("\n")[0]
     assert "core-minutes are not counted: published-2." in page
     assert "![accuracy and latency](bccd.png)" in page and "a core, b, 1 thread" in page
-    assert "The paper's ablation" not in page
+    assert "The paper's ablation" not in page and "What rankings are worth" not in page
     (table,) = re.findall(r"(?:^\|.*\n)+", page.partition("!")[0], re.MULTILINE)
     lines = table.splitlines()
     assert len(lines) == 2 + 7 and len({line.count("|") for line in lines}) == 1
