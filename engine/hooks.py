@@ -65,12 +65,13 @@ class CheckModel(Hook):
     """Refuses a model whose parts do not fit each other or the data set, before it runs.
 
     What the config says is compared: ``in_channels`` of the neck or, without one, of each part that
-    has them; ``num_classes`` of each part that has them. If a detector's head has too few classes,
-    mmdet silently takes the first missing one for background.
+    has them; ``num_classes`` of each part that has them, and ``class_weight`` of mmseg's losses. If
+    a detector's head has too few classes, mmdet silently takes the first missing one for
+    background.
 
     Raises:
-        InputError: A part expects other channels than the backbone gives, or another number of
-            classes than the data set has.
+        InputError: A part expects other channels than the backbone gives, or has or weighs another
+            number of classes than the data set has.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -97,6 +98,15 @@ class CheckModel(Hook):
                     f"model.{name}.num_classes is {part['num_classes']}, but the data set has "
                     f"{len(classes)} classes: {', '.join(classes)}"
                 )
+        for name, part in _with(model, "loss_decode"):
+            losses = part["loss_decode"]
+            for loss in [losses] if isinstance(losses, Mapping) else losses:
+                weights = loss.get("class_weight")
+                if isinstance(weights, Sequence) and len(weights) != len(classes):
+                    raise InputError(
+                        f"model.{name}.loss_decode.class_weight has {len(weights)} numbers, "
+                        f"expected one for each of the {len(classes)} classes"
+                    )
 
 
 def _with(parts: Mapping, key: str) -> Iterator[tuple[str, Mapping]]:

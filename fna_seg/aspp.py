@@ -12,8 +12,6 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from models import InputError
-
 
 class _PointwiseASPPHead(ASPPHead):
     """mmseg's ASPP: a 1x1 and three dilated 3x3 branches and image pooling, joined by a 1x1 conv.
@@ -21,29 +19,16 @@ class _PointwiseASPPHead(ASPPHead):
     Args:
         kwargs: As ``ASPPHead``'s. ``dilations`` are for an output stride of 16; at 8 the config
             doubles them.
-
-    Raises:
-        InputError: A loss does not weigh every class.
     """
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         losses = self.loss_decode
         for loss in losses if isinstance(losses, nn.ModuleList) else [losses]:
-            self._check_class_weight(loss)
+            if getattr(loss, "class_weight", None) is not None:
+                # mmseg's mean then leaves ignored pixels out by itself, and fails if asked to
+                loss.avg_non_ignore = False
         self.bottleneck = self._conv((len(self.dilations) + 1) * self.channels, self.channels, 1)
-
-    def _check_class_weight(self, loss: nn.Module) -> None:
-        weights = getattr(loss, "class_weight", None)
-        if weights is None:
-            return
-        if len(weights) != self.num_classes:
-            raise InputError(
-                f"loss_decode.class_weight: {len(weights)} numbers, expected {self.num_classes}, "
-                "one for each class"
-            )
-        # with weights, mmseg's mean leaves ignored pixels out by itself, and fails if asked to
-        loss.avg_non_ignore = False
 
     def _forward_feature(self, inputs: list[Tensor]) -> Tensor:
         """As mmseg's but for its advice on sizes, for which an export would hold one size only."""

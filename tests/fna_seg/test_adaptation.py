@@ -167,6 +167,11 @@ MISTAKES = {
         ["model.decode_head.num_classes=18"],
         "model.decode_head.num_classes is 18, but the data set has 19 classes",
     ),
+    "weights of too few classes": (
+        None,
+        ["model.decode_head.loss_decode.class_weight=[1,2]"],
+        "model.decode_head.loss_decode.class_weight has 2 numbers, expected one for each of the 19",
+    ),
     "head of other channels": (
         None,
         ["model.decode_head.in_channels=160"],

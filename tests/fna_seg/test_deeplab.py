@@ -13,14 +13,7 @@ from torch.nn import functional
 
 from engine.config import add_arguments
 from engine.model import build_model
-from models import (
-    CostTerm,
-    FNABackbone,
-    FNASuperNet,
-    InputError,
-    count_madds,
-    count_params,
-)
+from models import CostTerm, FNABackbone, FNASuperNet, count_madds, count_params
 from tests.conftest import REPO, SEEDS_OWN
 
 PAPER = [  # params in millions, MAdds in billions at 1024x2048 (paper, table 1)
@@ -200,10 +193,3 @@ def test_a_loss_with_weights_of_classes_leaves_ignored_pixels_out():
         scores, labels[:, 0], torch.tensor(weights), ignore_index=255
     )
     torch.testing.assert_close(found, expected)
-
-
-@pytest.mark.parametrize("name", ["deeplabv3", "deeplabv3plus_os16"])
-def test_a_class_without_a_weight_is_told(name):
-    options = {"model.decode_head.loss_decode.class_weight": [1.0] * 18}
-    with pytest.raises(InputError, match="class_weight: 18 numbers, expected 19, one for each"):
-        build_model(f"configs/fna_seg/{name}_param_adapt_cityscapes.py", options=options)
