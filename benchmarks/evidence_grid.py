@@ -42,9 +42,10 @@ class Grid:
     ):
         self.task, self.results, self.work, self.gpus = task, results, work, gpus
         self.data = ["--data-root", data_root] if data_root else []
-        self.size = tuple(read(task.training).input_size)
+        training = read(task.training)
+        self.size = tuple(training.input_size)
         self.table = results / "latency_table.json"
-        cells = plan(task, self.size, self.table)
+        cells = plan(task, training, self.table)
         self.cells = {cell.name: cell for cell in cells}
         self.known: dict[str, dict | None] = {}  # results that have been read
 

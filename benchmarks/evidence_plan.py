@@ -3,7 +3,6 @@
 A cell is a search, a training with its evaluations, or a measurement.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +31,6 @@ class Task:
         separate, shared: Configs of the searches with each kind of super network.
         longer: Settings of a training that takes as much computing as a search with shared weights
             and a training do.
-        loss: Key of what searches take over from the training, if theirs differs.
         tries: Name, title and settings of other searches to half the latency, for one random seed.
         ablation: Whether the paper's is repeated, too.
     """
@@ -42,7 +40,6 @@ class Task:
     separate: str
     shared: str
     longer: tuple[str, ...]
-    loss: str = ""
     tries: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
     ablation: bool = False
 
@@ -67,7 +64,6 @@ TASKS = {
         "configs/fna_seg/deeplabv3_arch_adapt_camvid.py",
         "configs/fna_seg/deeplabv3_arch_adapt_camvid_shared.py",
         longer=("train_cfg.max_iters=2400", "param_scheduler.1.end=2400"),
-        loss="model.decode_head.loss_decode",
         ablation=True,
     ),
 }
@@ -108,19 +104,20 @@ class Cell:
         return self.row if self.seed is None else f"{self.row}-{self.seed}"
 
 
-def plan(task: Task, size: Sequence[int], table: Path) -> list[Cell]:
+def plan(task: Task, training: Config, table: Path) -> list[Cell]:
     """All cells of a task, in the order in which they begin: one random seed after the other, and
     soon after a search what needs its weights, which are not kept in the repository.
 
     Args:
-        size: (height, width) at which costs are counted and measured.
+        training: The config of all trainings, which says at what size costs are counted.
         table: File of the latency table.
     """
-    at = (*_TO_TARGET, f"train_cfg.cost.input_size=({size[0]},{size[1]})")
+    height, width = training.input_size
+    at = (*_TO_TARGET, f"train_cfg.cost.input_size=({height},{width})")
     madds = ("train_cfg.cost.target=1.0 seed", *at)
     fast = ("train_cfg.cost.target=0.5 seed", *at, "train_cfg.cost._delete_=True")
     fast = (*fast, "train_cfg.cost.type=Latency", f"train_cfg.cost.table={table}")
-    loss = _loss(task)
+    loss = _loss(training)
     draw = dict(kind="draw", title="random architectures", config=task.shared)
     return [
         Cell("table", "table", "latency of every op", config=task.shared, alone=True),
@@ -134,12 +131,14 @@ def plan(task: Task, size: Sequence[int], table: Path) -> list[Cell]:
     ]
 
 
-def _loss(task: Task) -> tuple[str, ...]:
-    """Settings that give a search the training's loss."""
-    part = read(task.training).to_dict() if task.loss else {}
-    for key in filter(None, task.loss.split(".")):
-        part = part[key]
-    return tuple(f"{task.loss}.{key}={value}" for key, value in part.items() if key != "type")
+def _loss(training: Config) -> tuple[str, ...]:
+    """Settings that give a search the loss of a segmentor's training."""
+    loss = training.model.get("decode_head", {}).get("loss_decode", {})
+    return tuple(
+        f"model.decode_head.loss_decode.{key}={value}"
+        for key, value in loss.items()
+        if key != "type"
+    )
 
 
 def _of_seed(task: Task, seed: int, madds: tuple[str, ...], fast: tuple[str, ...]) -> list[Cell]:
@@ -181,15 +180,14 @@ def _of_seed(task: Task, seed: int, madds: tuple[str, ...], fast: tuple[str, ...
 def _longer(task: Task, seed: int) -> list[Cell]:
     """At half the latency, what was found and another random architecture for each random seed,
     trained for as long as the seed's own."""
-    title = "random, half its latency, longer"
     return [
         _train(
             task, seed, "found_latency_longer", "found, half the latency, longer",
             f"search_latency-{seed}", settings=task.longer,
         ),
         _train(
-            task, seed, "random_latency_longer", title, "draw_latency",
-            number=DRAWN[seed], settings=task.longer,
+            task, seed, "random_latency_longer", "random, half its latency, longer",
+            "draw_latency", number=DRAWN[seed], settings=task.longer,
         ),
     ]  # fmt: skip
 

@@ -42,11 +42,14 @@ _WHERE = {
 }
 _TIMED = ("search", "training")  # kinds of cells whose core-minutes are shown
 _SEARCHES = ("search_paper", "search_shared", "search_latency")
-# lines to compare with a later one: with random architectures of the same cost, or with the seed's
+# pairs of lines to compare: what was found, with random architectures of its cost or the seed's
 _AGAINST = (
-    *(("found_paper", "random_madds"), ("found_shared", "random_madds")),
-    *(("found_latency", "random_latency"), ("found_latency_longer", "random_latency_longer")),
-    *(("found_latency", "seed"), ("found_latency_inherited", "seed")),
+    ("found_paper", "random_madds"),
+    ("found_shared", "random_madds"),
+    ("found_latency", "random_latency"),
+    ("found_latency_longer", "random_latency_longer"),
+    ("found_latency", "seed"),
+    ("found_latency_inherited", "seed"),
     ("found_latency_longer", "seed_longer"),
 )
 

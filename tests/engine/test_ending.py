@@ -111,6 +111,7 @@ def test_of_several_processes_the_launcher_says_that_they_were_terminated(tmp_pa
     assert status == 130 and line == "Interrupted. --resume continues."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lines", [1, 100_000])  # fewer and more than Python keeps back
 def test_a_reader_that_leaves_hears_no_more(lines):
     code = f"from engine.run import run; run(lambda: print('line\\n' * {lines}))"
