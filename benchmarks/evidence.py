@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,15 +25,15 @@ from typing import TextIO
 from engine.config import REPO, OneLineParser, user_path
 from engine.progress import StatusLine
 from engine.run import run
-from engine.steps import end_with_parent, why_it_ended
 from engine.work_dir import hold, make_work_dir
 from models import InputError
 from models.files import locate, write_whole
 from models.latency import device_name
 
-from .evidence_grid import Commands, Grid
+from .evidence_grid import Grid
 from .evidence_plan import TASKS, Cell, read
 from .evidence_report import write_report
+from .evidence_running import Failure, Running, environment
 
 # minutes of a core that a kind of cell takes, until one has been done
 _MINUTES = dict(table=8, draw=1, search=20, training=12, held_out=3, latency=8)
@@ -45,89 +44,7 @@ _DECISIVE = (
 )
 _PACKAGES = ("torch", "onedl-mmengine", "onedl-mmdetection", "onedl-mmsegmentation", "onnxruntime")
 _MOST_FAILURES = 2  # in a row
-_POLL_SECONDS, _GRACE_SECONDS = 1, 20
-
-
-class Failure(Exception):
-    """A cell's command failed; the message is for people."""
-
-
-@dataclass
-class Running:
-    """A cell that is being done: on which core, in which folder, what is left of it, and whether
-    on the GPU; and the process of the present command, with what its CPU time counts as."""
-
-    cell: Cell
-    core: int
-    folder: Path
-    commands: Commands
-    began: float
-    on_gpu: bool = False
-    process: subprocess.Popen | None = None
-    label: str = ""
-
-    def start_next(self) -> dict | None:
-        """Start the next command; if there is none, what was found."""
-        try:
-            self.label, command = next(self.commands)
-        except StopIteration as end:
-            return end.value
-        self._account(starts=1)
-        parent = os.getpid()
-
-        def prepare() -> None:
-            end_with_parent(parent)
-            os.sched_setaffinity(0, {self.core})
-
-        with open(self.folder / "log.txt", "ab") as log:
-            log.write(f"$ {' '.join(command)}\n".encode())
-            log.flush()
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=prepare,
-                env=_environment(self.on_gpu),
-            )  # fmt: skip
-        return None
-
-    def has_ended(self) -> bool:
-        """Whether the present command has.
-
-        Raises:
-            Failure: It has failed.
-        """
-        pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
-        if not pid:
-            return False
-        self.process.returncode = code = os.waitstatus_to_exitcode(status)
-        self._account(seconds=usage.ru_utime + usage.ru_stime)
-        if code:
-            with open(self.folder / "log.txt", "rb") as log:
-                raise Failure(f"{self.cell.name}: {why_it_ended(code, log)} ({log.name})")
-        return True
-
-    def stop(self) -> None:
-        """End the present command; its cell continues another time."""
-        for end in (self.process.terminate, self.process.kill):
-            end()
-            deadline = time.monotonic() + _GRACE_SECONDS
-            while time.monotonic() < deadline:
-                try:
-                    if self.has_ended():
-                        return
-                except Failure:
-                    return
-                time.sleep(0.05)
-
-    def used(self) -> dict[str, dict]:
-        """By label, how often its command was started, and CPU time in seconds."""
-        path = self.folder / "used.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
-
-    def _account(self, **amounts: float) -> None:
-        used = self.used()
-        of_label = used.setdefault(self.label, dict(starts=0, seconds=0.0))
-        for key, amount in amounts.items():
-            of_label[key] += amount
-        write_whole(self.folder / "used.json", json.dumps(used).encode())
+_POLL_SECONDS = 1
 
 
 class Evidence:
@@ -304,18 +221,6 @@ def _about() -> dict:
     )
 
 
-def _environment(on_gpu: bool = False) -> dict[str, str]:
-    """Of a command: one thread, no GPU unless wanted, and this Python in the scripts, too."""
-    environment = os.environ | dict(
-        OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", VIRTUAL_ENV=sys.prefix,
-        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    )  # fmt: skip
-    if not on_gpu:
-        environment["CUDA_VISIBLE_DEVICES"] = "-1"
-    environment.pop("VENV", None)
-    return environment
-
-
 def parse_args() -> argparse.Namespace:
     parser = OneLineParser(prog="benchmarks.evidence", description=__doc__.partition("\n")[0])
     parser.add_argument("task", choices=TASKS)
@@ -371,7 +276,7 @@ def get_seed_network(config: str) -> None:
     seed = read(config).model.backbone.init_cfg["seed"]
     if not locate(seed).is_file():
         command = ["sh", "scripts/get_seed.sh", "--out", seed]
-        if subprocess.run(command, env=_environment()).returncode:
+        if subprocess.run(command, env=environment()).returncode:
             raise InputError(f"seed {seed}: is not there; scripts/get_seed.sh gets it")
 
 
