@@ -11,10 +11,16 @@ import numpy as np
 
 from models import InputError
 
-from . import boxes as boxes_of
 from . import labels as labels_of
+from .boxes import coco_files, summary
+from .coco import read_coco
+from .labelme import read_labelme
 from .output import Output, copied_name, copy_images
+from .polygons import read_polygons
 from .source import SPLITS, Findings, Images, split_images
+from .table import read_csv
+from .voc import read_voc
+from .yolo import read_yolo
 
 _REPO = Path(__file__).resolve().parents[2]
 
@@ -71,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
             help=f"names, separated by commas, or a file with one per line; default: {default}",
         )
 
-    voc = form("voc", "boxes: Pascal VOC's XML files", boxes_of.read_voc, convert_boxes)
+    voc = form("voc", "boxes: Pascal VOC's XML files", read_voc, convert_boxes)
     class_list(voc, "those that occur, sorted")
     voc.add_argument(
         "--first-pixel",
@@ -81,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         help="1: pixels are counted from 1 and a box has those from xmin to xmax, as in Pascal VOC "
         "itself; 0: xmin and xmax are edges counted from 0, as labelling tools have them",
     )
-    table = form("csv", "boxes: CSV files, a box in each row", boxes_of.read_csv, convert_boxes)
+    table = form("csv", "boxes: CSV files, a box in each row", read_csv, convert_boxes)
     class_list(table, "those that occur, sorted")
     table.add_argument(
         "--columns",
@@ -89,14 +95,14 @@ def _parser() -> argparse.ArgumentParser:
         help="names of the columns where a file has no heading or another: image, class, xmin, "
         "ymin, xmax, ymax, x, y, w, h; any other name for what does not count",
     )
-    yolo = form("yolo", "boxes: YOLO's text files", boxes_of.read_yolo, convert_boxes)
+    yolo = form("yolo", "boxes: YOLO's text files", read_yolo, convert_boxes)
     class_list(yolo, "data.yaml, classes.txt or obj.names")
     class_list(
-        form("labelme", "boxes: labelme's JSON files", boxes_of.read_labelme, convert_boxes),
+        form("labelme", "boxes: labelme's JSON files", read_labelme, convert_boxes),
         "those that occur, sorted",
     )
     class_list(
-        form("coco", "boxes: COCO files, split anew", boxes_of.read_coco, convert_boxes),
+        form("coco", "boxes: COCO files, split anew", read_coco, convert_boxes),
         "the categories that occur",
     )
 
@@ -130,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     polygons = form(
         "polygons",
         "labels: labelme's or COCO's polygons",
-        labels_of.read_polygons,
+        read_polygons,
         convert_polygons,
     )
     class_list(polygons, "COCO's order, or sorted")
@@ -162,16 +168,16 @@ def convert_boxes(args: argparse.Namespace) -> None:
     output = Output(args.out, args.overwrite)
     output.check_free(names.values())
     options = {}
-    if args.reader is boxes_of.read_voc:
+    if args.reader is read_voc:
         options["first_pixel"] = args.first_pixel
-    if args.reader is boxes_of.read_csv:
+    if args.reader is read_csv:
         options["columns"] = args.columns
-    if args.reader is boxes_of.read_yolo:
+    if args.reader is read_yolo:
         options["classes"] = args.classes
     found = args.reader(args.source, images, findings, **options)
     splits = split_images(args.split, images, found.of, args.seed, findings)
     classes = args.classes or found.classes
-    contents = boxes_of.coco_files(found, splits, classes, images, findings)
+    contents = coco_files(found, splits, classes, images, findings)
     copied = args.copy or args.jpeg is not None
     with output.write() as folder:
         if copied:
@@ -188,7 +194,7 @@ def convert_boxes(args: argparse.Namespace) -> None:
     for split in set(SPLITS) - set(contents):
         (args.out / names[split]).unlink(missing_ok=True)  # of an earlier conversion
     for split, content in contents.items():
-        print(f"{split}: {boxes_of.summary(content)} in {args.out / names[split]}")
+        print(f"{split}: {summary(content)} in {args.out / names[split]}")
     findings.report()
     categories = next(iter(contents.values()))["categories"]
     _print_settings(
@@ -224,7 +230,7 @@ def convert_polygons(args: argparse.Namespace) -> None:
     """Write OUT/labels/IMAGE.png and OUT/SPLIT.txt, from polygons."""
     findings, images = Findings(), Images(args.images or args.source)
     background = None if args.background == "none" else args.background
-    found = labels_of.read_polygons(args.source, images, findings, args.classes, background)
+    found = read_polygons(args.source, images, findings, args.classes, background)
     _convert_labels(args, images, findings, found.drawers, found.classes)
 
 

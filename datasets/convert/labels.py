@@ -1,27 +1,19 @@
-"""Labels: PNGs of colours or of other ids, and polygons, into PNGs of class ids."""
+"""Labels: PNGs of colours or of other ids into PNGs of class ids."""
 
-import contextlib
-import io
 import os
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageDraw
-from pycocotools import mask
-from pycocotools.coco import COCO
+from PIL import Image
 
 from models import InputError
 
-from .boxes import labelme_points, labelme_shapes, read_json
-from .source import Findings, Images, files_in
+from .source import Findings, Images
 
 IGNORED_ID = 255
-# labelme draws the shapes that enclose nothing so wide
-_LINE_WIDTH, _POINT_SIZE = 10, 5
 
 
 @dataclass(frozen=True)
@@ -184,167 +176,3 @@ def write_labels(
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         findings.mistakes += [mistake for mistake in pool.map(write, makers) if mistake]
-
-
-@dataclass(frozen=True)
-class Outlines:
-    """What polygons say: for each image a function that draws its label, and the classes."""
-
-    drawers: dict[str, Callable[[], np.ndarray]]
-    classes: tuple[str, ...]
-
-
-def read_polygons(
-    source: Path,
-    images: Images,
-    findings: Findings,
-    classes: Sequence[str] | None = None,
-    background: str | None = "background",
-) -> Outlines:
-    """Polygons in labelme's or COCO's JSON files.
-
-    Where shapes overlap, labelme's later ones are above, and COCO's smaller ones.
-
-    Args:
-        classes: The names that may occur; None: COCO's order, or sorted.
-        background: The class of pixels in no polygon, which has id 0; None: they are 255.
-    """
-    shapes: dict[str, list[tuple[str, Callable[[np.ndarray, int], None], str]]] = {}
-    named: list[str] = []
-    files = [source] if source.is_file() else files_in(source, ".json")
-    if not files:
-        raise InputError(f"{source}: holds no file NAME.json")
-    root = source.parent if source.is_file() else source
-    for file in files:
-        try:
-            content = read_json(file)
-            is_coco = isinstance(content, dict) and "annotations" in content
-            read = _coco_shapes if is_coco else _labelme_shapes
-            for path, found, names in read(file, images, root, findings):
-                if path in shapes:
-                    raise InputError(f"image {path} has another annotation, too")
-                shapes[path] = found
-                named += [name for name in names if name not in named]
-        except InputError as error:
-            findings.mistakes.append(f"{file}: {error}")
-        except (KeyError, TypeError) as error:
-            findings.mistakes.append(
-                f"{file}: neither labelme's nor COCO's ({type(error).__name__}: {error})"
-            )
-    occur = {name for found in shapes.values() for name, _, _ in found}
-    names = list(classes or [name for name in named if name in occur])
-    if background and background in names:
-        names.remove(background)
-    names = [*([background] if background else []), *names]
-    ids = {name: id for id, name in enumerate(names)}
-    findings.mistakes += [
-        f"{where}: is of class {name!r}, expected one of {', '.join(names)}"
-        for found in shapes.values()
-        for name, _, where in found
-        if name not in ids
-    ]
-    findings.raise_mistakes()
-
-    def drawer(path: str) -> Callable[[], np.ndarray]:
-        def draw() -> np.ndarray:
-            width, height = images.size(path)
-            label = np.full((height, width), 0 if background else IGNORED_ID, np.uint8)
-            for name, fill, _ in shapes[path]:
-                fill(label, ids[name])
-            return label
-
-        return draw
-
-    return Outlines({path: drawer(path) for path in sorted(shapes)}, tuple(names))
-
-
-def _labelme_shapes(file: Path, images: Images, root: Path, findings: Findings):
-    path, shapes = labelme_shapes(file, images, root)
-    found = []
-    for number, shape in enumerate(shapes, 1):
-        where = f"{file}: shape {number}"
-        try:
-            labelme_points(shape)
-            kind = shape.get("shape_type") or "polygon"
-            if kind not in _DRAWN:
-                raise InputError(f"is a {kind}, which has no pixels; expected a polygon")
-            points = [(float(x), float(y)) for x, y in shape["points"]]
-            if len(points) < _DRAWN[kind]:
-                raise InputError(f"has {len(points)} points, too few for a {kind}")
-        except InputError as error:
-            findings.mistakes.append(f"{where}: {error}")
-            continue
-        found.append((str(shape.get("label")), _LabelmeShape(kind, points), where))
-    yield path, found, sorted({name for name, _, _ in found})
-
-
-# labelme's kinds, and the points that each has at least
-_DRAWN = {"polygon": 3, "rectangle": 2, "circle": 2, "line": 2, "linestrip": 2, "point": 1}
-
-
-@dataclass(frozen=True)
-class _LabelmeShape:
-    """Draws a shape as labelme itself makes masks of shapes (its utils.shape_to_mask)."""
-
-    kind: str
-    points: list[tuple[float, float]]
-
-    def __call__(self, label: np.ndarray, id: int) -> None:
-        inside = Image.new("1", label.shape[::-1])
-        draw, points = ImageDraw.Draw(inside), self.points
-        if self.kind == "circle":
-            (x, y), edge = points[0], float(np.hypot(*np.subtract(*points[:2])))
-            draw.ellipse([x - edge, y - edge, x + edge, y + edge], outline=1, fill=1)
-        elif self.kind == "rectangle":
-            (x1, y1), (x2, y2) = points[:2]
-            box = [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]
-            draw.rectangle(box, outline=1, fill=1)
-        elif self.kind in ("line", "linestrip"):
-            draw.line(points, fill=1, width=_LINE_WIDTH)
-        elif self.kind == "point":
-            (x, y), r = points[0], _POINT_SIZE
-            draw.ellipse([x - r, y - r, x + r, y + r], outline=1, fill=1)
-        else:
-            draw.polygon(points, outline=1, fill=1)
-        label[np.asarray(inside)] = id
-
-
-def _coco_shapes(file: Path, images: Images, root: Path, findings: Findings):
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells what it does
-        coco = COCO(str(file))
-    names = {id: str(category["name"]) for id, category in coco.cats.items()}
-    order, of_image = list(names.values()), defaultdict(list)
-    for annotation in coco.dataset["annotations"]:
-        of_image[annotation["image_id"]].append(annotation)
-    for image in coco.dataset["images"]:
-        try:
-            path = images.find(str(image["file_name"]), file, root)
-            images.check_size(path, (image.get("width"), image.get("height")))
-            image["width"], image["height"] = images.size(path)
-        except InputError as error:
-            findings.mistakes.append(f"{file}: {error}")
-            continue
-        found = []
-        for annotation in of_image[image["id"]]:
-            where = f"{file}: annotation of id {annotation.get('id')}"
-            try:
-                shape = coco.annToRLE(annotation)
-                area, name = int(mask.area(shape)), names[annotation["category_id"]]
-            except Exception as error:  # whatever pycocotools meets in a file that is not its own
-                findings.mistakes.append(
-                    f"{where}: has no polygon ({type(error).__name__}: {error})"
-                )
-                continue
-            found.append((area, name, _CocoShape(shape), where))
-        found.sort(key=lambda entry: -entry[0])
-        yield path, [entry[1:] for entry in found], order
-
-
-@dataclass(frozen=True)
-class _CocoShape:
-    """A shape as pycocotools packs it."""
-
-    packed: dict
-
-    def __call__(self, label: np.ndarray, id: int) -> None:
-        label[mask.decode(self.packed).astype(bool)] = id
