@@ -22,7 +22,7 @@ class CheckRunState(Hook):
     """Refuses to resume from a checkpoint whose state is damaged, or that of another run.
 
     mmengine would take what happens to fit: it writes whatever a file holds into a scheduler's
-    attributes, and goes on with fresh optimizers and schedulers where the file has none.
+    attributes, and continues with fresh optimizers and schedulers where the file has none.
 
     Raises:
         InputError: A part of the state is missing, is of another kind than this run's own, or holds
