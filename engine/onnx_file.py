@@ -158,7 +158,7 @@ def to_onnx(module: Deployed, size: tuple[int, int] | None) -> onnx.ModelProto:
             graph = torch.onnx.export(
                 program, input_names=["image"], output_names=list(module.outputs), verbose=False
             ).model_proto
-    except Exception as error:  # torch has many kinds, and an op of one's own may raise any
+    except Exception as error:  # torch has many kinds, and a custom op may raise any
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise InputError(f"PyTorch cannot export this network: {printable(reason, 300)}") from None
     _forget_source(graph.graph)
