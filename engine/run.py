@@ -64,7 +64,7 @@ def build_runner(cfg: Config) -> Runner:
 def accept_no_compiler() -> None:
     """Keep a shell from complaining where the compiler that built Python is not installed.
 
-    mmengine asks that compiler for its version, for the log.
+    mmengine writes that compiler's version into the log.
     """
     compiler = (sysconfig.get_config_var("CC") or "").split()
     if compiler and not shutil.which(compiler[0]):

@@ -47,7 +47,7 @@ class Step:
         title: For its line.
         work: Does it.
         products: The files that it leaves; a step without any knows itself whether it is done.
-        about: What they say, for the line.
+        about: What its line says of them.
     """
 
     name: str

@@ -30,7 +30,7 @@ def read_labelme(source: Path, images: Images, findings: Findings) -> Boxes:
         for number, shape in enumerate(shapes, 1):
             where = f"{file}: shape {number}"
             try:
-                name, outline = class_name(shape.get("label")), labelme_points(shape)
+                name, outline = class_name(shape.get("label")), _outline(shape)
             except InputError as error:
                 findings.mistakes.append(f"{where}: {error}")
                 continue
@@ -60,13 +60,19 @@ def labelme_shapes(file: Path, images: Images, root: Path) -> tuple[str, list[di
 
 
 def labelme_points(shape: dict) -> list[tuple[float, float]]:
-    """Points (x, y) in pixels of which the furthest bound a shape."""
+    """The points (x, y) of a shape, in pixels. Raises InputError if they are none."""
     try:
         points = [(float(x), float(y)) for x, y in shape["points"]]
     except (KeyError, TypeError, ValueError):
         points = []
     if not points or not all(math.isfinite(value) for point in points for value in point):
         raise InputError("has no points (x, y)")
+    return points
+
+
+def _outline(shape: dict) -> list[tuple[float, float]]:
+    """Points of which the furthest bound a shape: a circle's are its centre and one on its edge."""
+    points = labelme_points(shape)
     if shape.get("shape_type") == "circle" and len(points) == 2:
         (x, y), edge = points[0], math.dist(*points)
         return [(x - edge, y - edge), (x + edge, y + edge)]

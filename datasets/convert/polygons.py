@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 from models import InputError
 
-from .fields import annotation_files, read_json, root_of
+from .fields import annotation_files, one_line, read_json, root_of
 from .labelme import labelme_points, labelme_shapes
 from .labels import IGNORED_ID
 from .source import Findings, Images
@@ -63,9 +63,7 @@ def read_polygons(
         except InputError as error:
             findings.mistakes.append(f"{file}: {error}")
         except (KeyError, TypeError) as error:
-            findings.mistakes.append(
-                f"{file}: neither labelme's nor COCO's ({type(error).__name__}: {error})"
-            )
+            findings.mistakes.append(f"{file}: neither labelme's nor COCO's ({one_line(error)})")
     occur = {name for found in shapes.values() for name, _, _ in found}
     names = list(classes or [name for name in named if name in occur])
     if background and background in names:
@@ -99,11 +97,10 @@ def _labelme_shapes(file: Path, images: Images, root: Path, findings: Findings):
     for number, shape in enumerate(shapes, 1):
         where = f"{file}: shape {number}"
         try:
-            labelme_points(shape)
+            points = labelme_points(shape)
             kind = shape.get("shape_type") or "polygon"
             if kind not in _DRAWN:
                 raise InputError(f"is a {kind}, which has no pixels; expected a polygon")
-            points = [(float(x), float(y)) for x, y in shape["points"]]
             if len(points) < _DRAWN[kind]:
                 raise InputError(f"has {len(points)} points, too few for a {kind}")
         except InputError as error:
@@ -162,9 +159,7 @@ def _coco_shapes(file: Path, images: Images, root: Path, findings: Findings):
                 shape = coco.annToRLE(annotation)
                 area, name = int(mask.area(shape)), names[annotation["category_id"]]
             except Exception as error:  # whatever pycocotools meets in a file that is not its own
-                findings.mistakes.append(
-                    f"{where}: has no polygon ({type(error).__name__}: {error})"
-                )
+                findings.mistakes.append(f"{where}: has no polygon ({one_line(error)})")
                 continue
             found.append((area, name, _CocoShape(shape), where))
         found.sort(key=lambda entry: -entry[0])
