@@ -19,7 +19,7 @@ def read_labelme(source: Path, images: Images, findings: Findings) -> Boxes:
     boxes = Boxes()
     for file in annotation_files(source, ".json"):
         try:
-            path, shapes = labelme_shapes(file, images, root_of(source))
+            path, shapes = labelme_shapes(file, read_json(file), images, root_of(source))
         except InputError as error:
             findings.mistakes.append(f"{file}: {error}")
             continue
@@ -44,13 +44,14 @@ def read_labelme(source: Path, images: Images, findings: Findings) -> Boxes:
     return boxes
 
 
-def labelme_shapes(file: Path, images: Images, root: Path) -> tuple[str, list[dict]]:
-    """The image of one of labelme's files, and its shapes.
+def labelme_shapes(
+    file: Path, content: object, images: Images, root: Path
+) -> tuple[str, list[dict]]:
+    """The image that a file of labelme's with this content is of, and its shapes.
 
     Raises:
         InputError: It is none of labelme's files, or does not fit its image.
     """
-    content = read_json(file)
     shapes = content.get("shapes") if isinstance(content, dict) else None
     if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
         raise InputError("has no list of shapes: no file of labelme")

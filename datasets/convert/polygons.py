@@ -1,8 +1,5 @@
 """Labels drawn from polygons in labelme's or COCO's JSON files."""
 
-import contextlib
-import io
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +11,8 @@ from pycocotools.coco import COCO
 
 from models import InputError
 
-from .fields import annotation_files, one_line, read_json, root_of
+from .coco import coco_file
+from .fields import annotation_files, class_name, one_line, read_json, root_of
 from .labelme import labelme_points, labelme_shapes
 from .labels import IGNORED_ID
 from .source import Findings, Images
@@ -55,14 +53,14 @@ def read_polygons(
             content = read_json(file)
             is_coco = isinstance(content, dict) and "annotations" in content
             read = _coco_shapes if is_coco else _labelme_shapes
-            for path, found, names in read(file, images, root_of(source), findings):
+            for path, found, names in read(file, content, images, root_of(source), findings):
                 if path in shapes:
                     raise InputError(f"image {path} has another annotation, too")
                 shapes[path] = found
                 named += [name for name in names if name not in named]
         except InputError as error:
             findings.mistakes.append(f"{file}: {error}")
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             findings.mistakes.append(f"{file}: neither labelme's nor COCO's ({one_line(error)})")
     occur = {name for found in shapes.values() for name, _, _ in found}
     names = list(classes or [name for name in named if name in occur])
@@ -91,13 +89,13 @@ def read_polygons(
     return Outlines({path: drawer(path) for path in sorted(shapes)}, tuple(names))
 
 
-def _labelme_shapes(file: Path, images: Images, root: Path, findings: Findings):
-    path, shapes = labelme_shapes(file, images, root)
+def _labelme_shapes(file: Path, content: object, images: Images, root: Path, findings: Findings):
+    path, shapes = labelme_shapes(file, content, images, root)
     found = []
     for number, shape in enumerate(shapes, 1):
         where = f"{file}: shape {number}"
         try:
-            points = labelme_points(shape)
+            name, points = class_name(shape.get("label")), labelme_points(shape)
             kind = shape.get("shape_type") or "polygon"
             if kind not in _DRAWN:
                 raise InputError(f"is a {kind}, which has no pixels; expected a polygon")
@@ -106,7 +104,7 @@ def _labelme_shapes(file: Path, images: Images, root: Path, findings: Findings):
         except InputError as error:
             findings.mistakes.append(f"{where}: {error}")
             continue
-        found.append((str(shape.get("label")), _LabelmeShape(kind, points), where))
+        found.append((name, _LabelmeShape(kind, points), where))
     yield path, found, sorted({name for name, _, _ in found})
 
 
@@ -137,33 +135,28 @@ class _LabelmeShape:
         label[np.asarray(inside)] = id
 
 
-def _coco_shapes(file: Path, images: Images, root: Path, findings: Findings):
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells what it does
-        coco = COCO(str(file))
-    names = {id: str(category["name"]) for id, category in coco.cats.items()}
-    order, of_image = list(names.values()), defaultdict(list)
-    for annotation in coco.dataset["annotations"]:
-        of_image[annotation["image_id"]].append(annotation)
-    for image in coco.dataset["images"]:
+def _coco_shapes(file: Path, content: dict, images: Images, root: Path, findings: Findings):
+    listed = coco_file(file, content, images, root, findings)
+    coco = COCO()
+    for id, path in listed.paths.items():
+        width, height = images.size(path)
+        coco.imgs[id] = dict(width=width, height=height)
+    found = {path: [] for path in listed.paths.values()}
+    for annotation in listed.annotations:
         try:
-            path = images.find(str(image["file_name"]), file, root)
-            images.check_size(path, (image.get("width"), image.get("height")))
-            image["width"], image["height"] = images.size(path)
-        except InputError as error:
-            findings.mistakes.append(f"{file}: {error}")
+            shape = coco.annToRLE(annotation.entry)
+            area, (width, height) = int(mask.area(shape)), images.size(annotation.path)
+            if list(shape["size"]) != [height, width]:
+                stated = "x".join(map(str, shape["size"][::-1]))
+                raise InputError(f"states {stated} pixels, but its image has {width}x{height}")
+        except Exception as error:  # whatever pycocotools meets in a file that is not its own
+            findings.mistakes.append(f"{annotation.where}: has no polygon ({one_line(error)})")
             continue
-        found = []
-        for annotation in of_image[image["id"]]:
-            where = f"{file}: annotation of id {annotation.get('id')}"
-            try:
-                shape = coco.annToRLE(annotation)
-                area, name = int(mask.area(shape)), names[annotation["category_id"]]
-            except Exception as error:  # whatever pycocotools meets in a file that is not its own
-                findings.mistakes.append(f"{where}: has no polygon ({one_line(error)})")
-                continue
-            found.append((area, name, _CocoShape(shape), where))
-        found.sort(key=lambda entry: -entry[0])
-        yield path, [entry[1:] for entry in found], order
+        drawn = (annotation.name, _CocoShape(shape), annotation.where)
+        found[annotation.path].append((area, drawn))
+    for path, shapes in found.items():
+        shapes.sort(key=lambda shape: -shape[0])
+        yield path, [drawn for _, drawn in shapes], list(listed.names.values())
 
 
 @dataclass(frozen=True)

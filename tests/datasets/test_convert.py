@@ -476,6 +476,9 @@ def test_polygons_of_labelme(tmp_path, capsys):
     file.write_text(labelme("a.png", ("road", "polygon", [[1, 2], [3, 4]])))
     assert convert(*arguments, tmp_path / "third") == 2
     assert "a.json: shape 1: has 2 points, too few for a polygon" in capsys.readouterr().err
+    file.write_text(labelme("a.png", (None, "polygon", [[1, 2], [3, 4], [5, 9]])))
+    assert convert(*arguments, tmp_path / "third") == 2
+    assert "a.json: shape 1: has no class name" in capsys.readouterr().err
 
 
 def test_polygons_of_coco(tmp_path):
@@ -502,3 +505,33 @@ def test_polygons_of_coco(tmp_path):
     masks = [truth.annToMask(annotation) for annotation in content["annotations"]]
     expected = np.where(masks[0] | masks[2], 2, masks[1])
     assert (found == expected).all() and set(np.unique(found)) == {0, 1, 2}
+
+
+def test_polygons_of_coco_with_mistakes(tmp_path, capsys):
+    image(tmp_path / "a.png")
+    triangle = dict(category_id=1, segmentation=[[8, 8, 24, 8, 24, 24]], bbox=[0] * 4)
+    code = dict(size=[40, 40], counts=[0, 40 * 40])
+    annotations = [
+        triangle | dict(id=1, image_id=7),
+        triangle | dict(id=2, image_id=0, category_id=9),
+        triangle | dict(id=3, image_id=0, segmentation=code),
+        triangle | dict(id=4, image_id=0, segmentation=[]),
+        triangle | dict(id=5, image_id=2),  # of the image that is not there: told once
+        triangle | dict(id=6),
+    ]
+    file = tmp_path / "annotations.json"
+    file.write_text(coco({0: "a.png", 1: "a.png", 2: "b.png"}, annotations, {1: "wall"}))
+    arguments = ["polygons", file, "--images", tmp_path, "--split", "train"]
+    assert convert(*arguments, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    for line in (
+        "image a.png is listed twice",
+        "image b.png: no such file",
+        "annotation 1 (id 1): is of the image 7, which is not listed",
+        "annotation 2 (id 2): is of the category 9, not listed",
+        "annotation 3 (id 3): has no polygon (states 40x40 pixels, but its image has 64x48)",
+        "annotation 4 (id 4): has no polygon (",
+        "annotation 6 (id 6): is of the image None, which is not listed",
+    ):
+        assert line in said
+    assert "7 mistakes" in said and not (tmp_path / "out").exists()
