@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from engine.compat import mmcv_ops
 from engine.config import REPO
 from models import FNASuperNet, MAdds, expected_cost, price_list
-from search.report import derived_backbone
+from search.derived import derived_backbone
 
 from .memory import LiveBytes
 

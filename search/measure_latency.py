@@ -44,9 +44,9 @@ from models.latency import Latency, LatencyTable, OpRow, signature
 from models.ops import SKIP
 from models.searched_layer import SearchedLayer
 
-from .pictures import draw_check
+from .derived import derived_backbone, with_backbone
+from .pictures import draw_check, to_png
 from .random_architectures import draw_over_costs
-from .report import derived_backbone, to_png, with_backbone
 
 LEAST_SPEARMAN, MOST_ERROR = 0.98, 0.05
 _CALIBRATES = slice(1, None, 4)  # of the random architectures

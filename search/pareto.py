@@ -34,10 +34,9 @@ from models import FNASuperNet, InputError, NetConfig
 from models.cost import build_cost, counted_in
 from models.files import write_whole
 
-from .pictures import draw_pareto
+from .pictures import draw_pareto, to_png
 from .random_architectures import SEED
 from .ranking import likeliest_path
-from .report import to_png
 
 _SCALARS = {
     "train/loss": "loss {:.2f}",

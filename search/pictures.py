@@ -6,6 +6,7 @@ display.
 
 import re
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -209,3 +210,10 @@ def draw_pareto(
     axes.legend(frameon=False, fontsize=9)
     _plain(axes)
     return figure
+
+
+def to_png(figure: Figure) -> bytes:
+    """The content of a PNG file that shows a figure."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

@@ -1,15 +1,12 @@
 """What an architecture adaptation leaves behind: α over time, the architecture, and pictures."""
 
-import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import LOG_PROCESSORS
@@ -21,7 +18,6 @@ from models import (
     BudgetTerm,
     CostTerm,
     FNABackbone,
-    FNASuperNet,
     InputError,
     NetConfig,
     count_madds,
@@ -34,8 +30,10 @@ from models.files import write_whole
 from models.inherit import STATE
 from models.ops import SKIP
 
+from .derived import derived_backbone, with_backbone
+from .entropy import alpha_shares, mean_entropy, share_of_uniform, undecided
 from .latency_report import compare_latency
-from .pictures import draw_alpha, draw_architectures, draw_cost
+from .pictures import draw_alpha, draw_architectures, draw_cost, to_png
 from .ranking import Candidate, references_to_json, to_json
 
 
@@ -191,7 +189,7 @@ class ArchReport(Hook):
     def _watch(self, runner: Runner) -> None:
         """Say per stage how undecided α is and how much of it skips; warn of a collapse."""
         stages: dict[str, list[tuple[str, Tensor]]] = {}
-        for layer, share in zip(self.search_space, _shares(self.backbone), strict=True):
+        for layer, share in zip(self.search_space, alpha_shares(self.backbone), strict=True):
             stages.setdefault(layer.split(".")[0], []).append((layer, share))
         lines, scalars = [], {}
         for stage, layers in stages.items():
@@ -347,61 +345,6 @@ def _refuse_other(path: str, what: str, found: object, expected: dict) -> None:
             )
 
 
-def _shares(backbone: FNASuperNet, alphas: Sequence[Tensor] | None = None) -> list[Tensor]:
-    """softmax(α / temperature) of every searched layer, on the CPU."""
-    return [
-        torch.softmax(alpha / layer.temperature, dim=0)
-        for alpha, layer in zip(
-            alphas or backbone.alpha_values(), backbone.mixed_layers, strict=True
-        )
-    ]
-
-
-def mean_entropy(backbone: FNASuperNet, alphas: Sequence[Tensor] | None = None) -> float:
-    """Entropy of softmax(α / temperature) in nats, averaged over the searched layers.
-
-    Args:
-        alphas: What ``backbone.alpha_values()`` gives, if it is at hand.
-    """
-    entropies = [torch.special.entr(share).sum() for share in _shares(backbone, alphas)]
-    return torch.stack(entropies).mean().item()
-
-
-def undecided(backbone: FNASuperNet, alphas: Sequence[Tensor] | None = None) -> float:
-    """:func:`share_of_uniform` of all searched layers; ``alphas`` as in :func:`mean_entropy`."""
-    return share_of_uniform(_shares(backbone, alphas))
-
-
-def share_of_uniform(shares: Sequence[Tensor]) -> float:
-    """The mean entropy of layers' softmax(α) as a share of what it is where all candidates are
-    equal: 1 to 0."""
-    uniform = sum(math.log(len(share)) for share in shares)
-    entropy = sum(torch.special.entr(share.detach()).sum().item() for share in shares)
-    return entropy / uniform if uniform else 0.0
-
-
-def derived_backbone(supernet: FNASuperNet, net_config: NetConfig) -> FNABackbone:
-    """The network of ``net_config``, giving the maps that ``supernet`` gives."""
-    return FNABackbone(
-        net_config,
-        supernet.out_indices,
-        supernet.output_stride,
-        supernet.last_channels,
-        supernet.norm_cfg,
-    )
-
-
-def with_backbone(model: nn.Module, backbone: nn.Module) -> nn.Module:
-    """A copy of ``model`` with another backbone."""
-    return copy.deepcopy(model, {id(model.backbone): backbone})
-
-
 def _format_size(name: str, module: nn.Module, input_size: tuple[int, int]) -> str:
     params, madds = count_params(module), count_madds(module, input_size)
     return f"{name} {params / 1e6:.3f}M params {madds / 1e9:.3f}B MAdds"
-
-
-def to_png(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()

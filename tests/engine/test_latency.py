@@ -26,7 +26,7 @@ from engine.tables import read_row
 from engine.test import describe_latency, measure_latency
 from models import FNABackbone, InputError
 from models.files import write_whole
-from search.report import derived_backbone
+from search.derived import derived_backbone
 from tests.search.tools import SUPERNET, TinyTask
 
 

@@ -12,7 +12,8 @@ from torchvision.ops import box_iou
 
 from engine.model import build_model
 from models import CostTerm, NetConfig, count_madds, count_params, load_seed
-from search.report import ArchReport, derived_backbone
+from search.derived import derived_backbone
+from search.report import ArchReport
 from tests.conftest import REPO, SEEDS_OWN, net_config_file
 
 # the paper's table 4, in millions and billions at 320x320, and what counting by its rules gives

@@ -16,8 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from engine.config import load_config
 from models import CostTerm, FNABackbone, NetConfig, count_madds, count_params
-from search.pictures import draw_alpha, draw_architectures
-from search.report import ArchReport, mean_entropy, to_png, undecided
+from search.entropy import mean_entropy, undecided
+from search.pictures import draw_alpha, draw_architectures, to_png
+from search.report import ArchReport
 from tests.conftest import REPO, net_config_file
 
 from .tools import CANDIDATES, make_runner, skip_pictures
