@@ -187,7 +187,7 @@ def draw_width_rule(axes: Axes, x: float, y: float) -> None:
     """A conv weight, output × input channels, onto a narrower and a wider one."""
     rule_text(
         axes, x, y, "Width",
-        "the first channels; in a wider layer the others\nstart at 0 (BN's as initialized)",
+        "the first channels; in a wider layer the others\nstart near 0 (BN's as initialized)",
     )  # fmt: skip
     side = 25
     seed, centre = (4, 3), y + 126
@@ -198,7 +198,7 @@ def draw_width_rule(axes: Axes, x: float, y: float) -> None:
             for column in range(columns):
                 old = row < seed[0] and column < seed[1]
                 fill = KERNELS[3] if old else "white"
-                cell(axes, left + column * side, top + row * side, side, fill, "" if old else "0")
+                cell(axes, left + column * side, top + row * side, side, fill, "" if old else "≈0")
         name = ("seed", "narrower", "wider")[number]
         write(axes, left + columns * side / 2, y + 42, name, 12.5)
     arrow(axes, (x + 100, centre), (x + 168, centre), SEED, lw=2)

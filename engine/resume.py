@@ -173,6 +173,18 @@ class _SeededLoop:
         self.dataloader.batch_sampler.set_seed(self.runner.seed)  # a resumed run's is known now
         return super().run()
 
+    def _passes_are_as_before(self) -> bool:
+        """Whether a pass has as many batches as in the run that this one resumes; warns if not."""
+        hub, length = self.runner.message_hub, len(self.dataloader)
+        before = hub.get_info(_LENGTH, length)
+        hub.update_info(_LENGTH, length)
+        if before != length:
+            self.runner.logger.warning(
+                f"A pass over the train set has {length} batches, and had {before} when the run "
+                "was interrupted: it does not continue exactly as it would have"
+            )
+        return before == length
+
     def run_iter(self, *batch: object) -> None:
         """One step of the optimizer."""
         set_random_seed(derive_seed(self.runner.seed, _STEP, self.iter, get_rank()))
@@ -182,6 +194,8 @@ class _SeededLoop:
 @LOOPS.register_module()
 class SeededIterLoop(_SeededLoop, IterBasedTrainLoop):
     """mmengine's ``IterBasedTrainLoop``, resumed exactly.
+
+    A run that is resumed with another number of batches per pass goes on at its iteration.
 
     Args:
         runner, dataloader, max_iters, val_begin, val_interval ...: As mmengine's.
@@ -193,6 +207,11 @@ class SeededIterLoop(_SeededLoop, IterBasedTrainLoop):
     def __init__(self, runner: Runner, dataloader: dict, max_iters: int, **settings: object):
         super().__init__(runner, dataloader, max_iters, **settings)
         self.dataloader_iterator = _EndlessBatches(self.dataloader)
+
+    def run(self) -> nn.Module:
+        """Run what is left, and return the model."""
+        self._passes_are_as_before()
+        return super().run()
 
 
 @LOOPS.register_module()
@@ -216,16 +235,10 @@ class SeededEpochLoop(_SeededLoop, EpochBasedTrainLoop):
 
     def _used_batches(self) -> int:
         """Batches of the current epoch that an interrupted run has used."""
-        hub, length = self.runner.message_hub, len(self.dataloader)
-        before = hub.get_info(_LENGTH, length)
-        epoch, start = hub.get_info(_BEGAN, [self.epoch, self.epoch * length])
-        hub.update_info(_LENGTH, length)
-        if before == length:
-            return self.iter - start if epoch == self.epoch else 0
-        self.runner.logger.warning(
-            f"An epoch has {length} batches, and had {before} when the run was interrupted: it "
-            "does not continue exactly as it would have"
-        )
+        length = len(self.dataloader)
+        epoch, start = self.runner.message_hub.get_info(_BEGAN, [self.epoch, self.epoch * length])
+        if self._passes_are_as_before() and epoch == self.epoch:
+            return self.iter - start
         return 0
 
     def run_epoch(self) -> None:

@@ -1,6 +1,6 @@
 # An option of segmentation's parameter adaptation: the head learns at ten times the learning rate,
-# and BN and biases do not decay. The authors' code has it and does not use it, nor does any config
-# here (docs/differences.md). A config that adds this file to its _base_ takes it by
+# and BN and biases do not decay. The authors' code has it and does not use it
+# (docs/differences.md). A config that adds this file to its _base_ takes it by
 #     optim_wrapper = dict(paramwise_cfg=_base_.head_paramwise)
 # A parameter follows the longest key that is in its name, and otherwise the two rules.
 head_norms = [

@@ -183,6 +183,22 @@ def test_an_epoch_of_another_length_begins_anew(tmp_path):
     assert sorted(n for batch in last_epoch for n in batch) == list(range(10))
 
 
+@pytest.mark.parametrize("loop", [EPOCHS, ITERS], ids=["epochs", "iterations"])
+@pytest.mark.parametrize("batch_size", [2, 1])
+def test_passes_of_another_length_are_told(loop, batch_size, tmp_path, monkeypatch):
+    first = make_runner(tmp_path, loop)
+    first.register_hook(InterruptAt("after_train_iter", 7))
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    resumed = make_runner(tmp_path, loop, resume=True, loader=dict(batch_size=batch_size))
+    told = []
+    monkeypatch.setattr(resumed.logger, "warning", told.append)
+    resumed.train()
+    lines = [line for line in told if "does not continue exactly" in line]
+    assert len(lines) == (batch_size == 1)
+    assert all("10 batches, and had 5" in line for line in lines)
+
+
 def test_what_cannot_be_counted_is_refused(tmp_path):
     cfg = dict(drop_last=True, batch_sampler=dict(type="Any"), dataset={})
     with pytest.raises(InputError, match="drop_last does not go with a batch_sampler"):
