@@ -27,7 +27,7 @@ from models import DataError, InputError, SampleError
 from models.errors import printable
 
 from .building import building
-from .config import OneLineParser, add_arguments, load_config
+from .config import OneLineParser, add_arguments, given, load_config
 from .data import no_batch, sources
 from .ending import end_silently
 from .run import run
@@ -42,7 +42,9 @@ def parse_args() -> argparse.Namespace:
     parser = OneLineParser(prog="engine.check_data", description="Check the data of a config")
     add_arguments(parser)
     parser.add_argument(
-        "--show-dir", help=f"draw {SHOWN} augmented training images with labels into this folder"
+        "--show-dir",
+        type=given,
+        help=f"draw {SHOWN} augmented training images with labels into this folder",
     )
     return parser.parse_args()
 

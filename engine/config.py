@@ -58,6 +58,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_options_argument(parser: argparse.ArgumentParser) -> None:
     """The argument that changes settings of a config."""
+    parser.set_defaults(cfg_options_given=[])
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -82,9 +83,13 @@ def asked_net_config(args: argparse.Namespace) -> str | None:
 
 
 class _Options(DictAction):
-    """mmengine's reading of KEY=VALUE, with argparse's own message for what is not."""
+    """mmengine's reading of KEY=VALUE, with argparse's own message for what is not.
+
+    ``namespace.cfg_options_given`` has the texts, for commands that pass them on.
+    """
 
     def __call__(self, parser, namespace, values, option_string=None):
+        namespace.cfg_options_given = list(values)
         try:
             super().__call__(parser, namespace, values, option_string)
         except ValueError:
@@ -122,11 +127,12 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def load_model_config(args: argparse.Namespace) -> Config:
-    """As :func:`load_config`, with the arguments of :func:`add_model_arguments` alone."""
+    """As :func:`load_config`, with the arguments of :func:`add_model_arguments` alone, of which
+    ``net_config`` may be missing."""
     path = user_path(args.config)
     if not os.path.isfile(path):
         raise InputError(f"config {args.config}: no such file")
-    net_config = args.net_config
+    net_config = getattr(args, "net_config", None)
     if net_config and not is_text(net_config):
         net_config = Path(user_path(net_config))
 

@@ -4,7 +4,6 @@
 """
 
 import argparse
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ from .model import load_model
 from .onnx_check import Pair, compare, expected, median_ms, predict, session_of
 from .onnx_file import Sizing, describe, program, sizing_of, to_onnx
 from .run import run
+from .work_dir import check_output_file
 
 CHECKED = 8  # images
 SECOND_SIZE = 0.7  # of the first, for files that take any
@@ -98,13 +98,9 @@ def _check_writable(out: Path) -> None:
     """Raise InputError where a file cannot be written, before a minute is spent on it."""
     if out.suffix != ".onnx":
         raise InputError(f"--out {out}: expected a name that ends in .onnx")
-    if out.is_dir() or not out.parent.is_dir():
-        why = "is a folder" if out.is_dir() else f"there is no folder {out.parent}"
-        raise InputError(f"--out {out}: {why}")
-    try:
-        tempfile.TemporaryFile(dir=out.parent).close()
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot write there: {error.strerror}") from None
+    if not out.parent.is_dir():
+        raise InputError(f"--out {out}: there is no folder {out.parent}")
+    check_output_file(out, "--out")
     remove_unfinished(out.parent)
 
 

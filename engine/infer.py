@@ -31,6 +31,7 @@ from .config import (
     OneLineParser,
     add_model_arguments,
     asked_net_config,
+    given,
     load_model_config,
     user_path,
 )
@@ -52,7 +53,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument("images", nargs="+", help="image files, or folders of them")
     folder = TASKS[task].folder
-    parser.add_argument("--out", default=folder, help=f"folder of the results (default {folder})")
+    parser.add_argument(
+        "--out", type=given, default=folder, help=f"folder of the results (default {folder})"
+    )
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU if there is one)")
     if task == "detect":
         parser.add_argument(
@@ -123,10 +126,10 @@ def find_images(paths: Collection[str], without: Collection[Path]) -> tuple[str,
     """
     found: list[Path] = []
     roots = []
-    for given in map(Path, paths):
-        path = given.expanduser().absolute()
+    for named in map(Path, paths):
+        path = named.expanduser().absolute()
         if not path.exists():
-            raise InputError(f"image {given}: no such file or folder")
+            raise InputError(f"image {named}: no such file or folder")
         roots.append(path if path.is_dir() else path.parent)
         found += _images_in(path, without) if path.is_dir() else [path]
     if not found:

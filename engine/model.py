@@ -108,8 +108,10 @@ def load_model(
 def _dataset_meta(cfg: Config, checkpoint: Mapping) -> dict:
     """Names and colours of the classes, from the checkpoint or else the config's data set."""
     meta = checkpoint.get("meta")
-    if isinstance(meta, Mapping) and meta.get("dataset_meta"):
-        return meta["dataset_meta"]
+    kept = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
+    classes = kept.get("classes") if isinstance(kept, Mapping) else None
+    if isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes):
+        return kept
     return DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True)).metainfo
 
 

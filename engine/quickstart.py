@@ -27,7 +27,7 @@ from models.files import write_whole
 
 from .checkpoints import newest_checkpoint
 from .compat import mmcv_ops
-from .config import REPO, OneLineParser, import_scope, user_path
+from .config import REPO, OneLineParser, given, import_scope, user_path
 from .contact_sheet import ContactSheet
 from .progress import ShowProgress, StatusLine, clock
 from .run import run
@@ -281,9 +281,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("task", nargs="?", default="det", choices=[*TASKS, "all"])
     parser.add_argument("--seed", type=int, default=0, help="random seed (0)")
     parser.add_argument(
-        "--work-dir", help="folder of the results (default work_dirs/quickstart[_TASK][_seedN])"
+        "--work-dir",
+        type=given,
+        help="folder of the results (default work_dirs/quickstart[_TASK][_seedN])",
     )
-    parser.add_argument("--data-root", help="a data set of the same layout, instead of drawing one")
+    parser.add_argument(
+        "--data-root", type=given, help="a data set of the same layout, instead of drawing one"
+    )
     parser.add_argument("--cfg-options", nargs="+", default=[], help="settings of all steps")
     args = parser.parse_args()
     if args.seed < 0:

@@ -25,7 +25,7 @@ from .model import unwrapped
 from .predictions import DumpPredictions
 from .progress import StatusLine
 from .run import build_runner, run
-from .work_dir import make_work_dir
+from .work_dir import check_output_file, make_work_dir
 
 _ROUNDS = 20  # of measuring latency
 
@@ -57,8 +57,11 @@ def main(hooks: Sequence[Hook] = ()) -> None:
     if args.out and not args.out.endswith((".pkl", ".pickle")):
         raise InputError(f"--out {args.out}: expected a name that ends in .pkl")
     show_dir, out = (path and str(Path(path).absolute()) for path in (args.show_dir, args.out))
+    if out:
+        check_output_file(Path(out), "--out")
     cfg = load_config(args)
     cfg.load_from = checkpoint
+    cfg.resume = False  # that of a training whose config this is
     where = f"checkpoint {checkpoint}"
     another = take_net_config(cfg, load_checkpoint_file(checkpoint), where, asked_net_config(args))
     make_work_dir(cfg.work_dir)

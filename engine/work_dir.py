@@ -26,6 +26,22 @@ def make_work_dir(work_dir: str | Path) -> None:
         raise InputError(f"work dir {work_dir}: cannot write there: {error.strerror}") from None
 
 
+def check_output_file(path: Path, option: str) -> None:
+    """Raise InputError where a file cannot be written, before any time is spent on it.
+
+    Args:
+        path: The file. Its folder is created.
+        option: What the command line calls it.
+    """
+    if path.is_dir():
+        raise InputError(f"{option} {path}: is a folder, expected a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot write there: {error.strerror}") from None
+
+
 def writes_results(launcher: str) -> bool:
     """Whether this process is the first of all that a launcher has started, or the only one."""
     names = dict(pytorch="RANK", slurm="SLURM_PROCID", mpi="OMPI_COMM_WORLD_RANK")
@@ -38,12 +54,15 @@ def hold(work_dir: str | Path) -> None:
     Where the file system knows no locks, nothing is kept away.
 
     Raises:
-        InputError: Another process holds it.
+        InputError: Another process holds it, or its lock cannot be opened.
     """
     path = os.path.realpath(Path(work_dir) / _NAME)
     if path in _held:
         return
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:  # such as another user's
+        raise InputError(f"work dir {work_dir}: cannot open {path}: {error.strerror}") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -162,7 +162,7 @@ class CheckedCocoMetric(CocoMetric):
         What COCO gives -1, because there are no objects of that size, is left out and logged.
         """
         truth, found = results[0]
-        if not any(len(predicted["scores"]) for _, predicted in results):
+        if not (self.format_only or any(len(predicted["scores"]) for _, predicted in results)):
             # COCO's code cannot do without a detection
             nothing = dict(
                 found,

@@ -48,6 +48,11 @@ class CheckedSegDataset(BaseSegDataset):
     def load_data_list(self) -> list[dict]:
         classes = self.metainfo.get("classes")
         check_classes(classes, f"data set {self.data_root}")
+        if len(classes) > IGNORED_ID:
+            raise InputError(
+                f"data set {self.data_root}: has {len(classes)} classes, but labels of one byte "
+                f"hold {IGNORED_ID} at most"
+            )
         if self.backend_args is None:
             self._check_folders()
         data_list = super().load_data_list()

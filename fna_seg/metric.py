@@ -17,7 +17,12 @@ class ClassIoUMetric(IoUMetric):
     default_prefix = ""  # none; without this line mmengine warns of none
 
     def compute_metrics(self, results: list[tuple[Tensor, ...]]) -> dict[str, float]:
-        """Areas of intersection, union, prediction and label by class, a tuple for each image."""
+        """Areas of intersection, union, prediction and label by class, a tuple for each image.
+
+        With ``format_only`` there are none, and no metrics.
+        """
+        if self.format_only:
+            return super().compute_metrics(results)
         # float32, which mmseg would add them up in, holds no counts beyond 2**24 pixels
         results = [tuple(area.double() for area in areas) for areas in results]
         metrics = super().compute_metrics(results)

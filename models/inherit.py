@@ -8,6 +8,7 @@ network's have none; in training mode it computes what the super network's path 
 
 import itertools
 import logging
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from .ops import SKIP
 from .remap import LAYER_KEY, remap_tensor
 
 STATE = "arch_adapt"  # what a search keeps in its checkpoints
+_LAYER = re.compile(r"\d+\.\d+")  # stage and layer
 
 
 def load_search(path: str | Path) -> tuple[dict[str, tuple[str, ...]], dict[str, Tensor]]:
@@ -44,7 +46,11 @@ def load_search(path: str | Path) -> tuple[dict[str, tuple[str, ...]], dict[str,
         raise InputError(
             f"checkpoint {path}: is of no architecture adaptation, so nothing can inherit from it"
         )
-    return {str(layer): tuple(map(str, ops)) for layer, ops in space.items()}, dict(tensors)
+    for layer, ops in space.items():
+        named = isinstance(layer, str) and _LAYER.fullmatch(layer)
+        if not named or not isinstance(ops, list) or not all(isinstance(op, str) for op in ops):
+            raise InputError(f"checkpoint {path}: its search space is damaged")
+    return {layer: tuple(ops) for layer, ops in space.items()}, dict(tensors)
 
 
 def find_path(

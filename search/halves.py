@@ -28,6 +28,8 @@ def half_dataloader_cfgs(
     Raises:
         InputError: The split is impossible.
     """
+    if arch_batch_size is not None and (type(arch_batch_size) is not int or arch_batch_size < 1):
+        raise InputError(f"train_cfg.arch_batch_size: {arch_batch_size!r}, expected 1 or more")
     if set(split) != {"ratio", "seed"}:
         raise InputError(f"train_cfg.split: {dict(split)}, expected ratio and seed")
     cfgs = []

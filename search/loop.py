@@ -255,8 +255,9 @@ class ArchAdaptLoop(SeededEpochLoop):
         self.runner.model.train()  # an evaluation may have come last, or no step in a resumed run
         with torch.no_grad(), self._fixed_weights():
             ranked = evaluate(proposed, batches, loss_of, self.runner.logger.info)
-            evaluate(list(references.values()), batches, loss_of, self.runner.logger.info)
+            finite = evaluate(list(references.values()), batches, loss_of, self.runner.logger.info)
         self.backbone.set_path(None)
+        references = {name: each for name, each in references.items() if each in finite}
         self.report.write_ranking(self.runner, ranked, references)
 
     def _references(self) -> dict[str, Candidate]:

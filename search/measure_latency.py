@@ -18,8 +18,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from engine.building import building
-from engine.config import OneLineParser, add_model_arguments, given, load_model_config
+from engine.config import OneLineParser, add_model_arguments, given
 from engine.latency import (
     NOISY,
     Backend,
@@ -32,10 +31,9 @@ from engine.latency import (
     make_backend,
     measure,
 )
-from engine.model import model_of
 from engine.progress import StatusLine
 from engine.run import run
-from engine.work_dir import make_work_dir
+from engine.work_dir import check_output_file
 from models import FNASuperNet, InputError, NetConfig
 from models.backbone import LastConv
 from models.cost import fixed_cost, layers_with_inputs
@@ -44,6 +42,7 @@ from models.latency import Latency, LatencyTable, OpRow, signature
 from models.ops import SKIP
 from models.searched_layer import SearchedLayer
 
+from .config import load_search
 from .derived import derived_backbone, with_backbone
 from .pictures import draw_check, to_png
 from .random_architectures import draw_over_costs
@@ -174,21 +173,17 @@ def main() -> None:
     out, picture = (
         path and Path(path).expanduser().absolute() for path in (args.out, args.picture)
     )
-    for path in filter(None, (out, picture)):
-        make_work_dir(path.parent)
+    check_output_file(out, "--out")
+    if picture:
+        check_output_file(picture, "--picture")
     backend = make_backend(args.backend, args.threads)
-    cfg = load_model_config(args)
     torch.manual_seed(args.seed)
-    with building(cfg):
-        model = model_of(cfg, "cpu")
-    supernet = getattr(model, "backbone", None)
-    if not isinstance(supernet, FNASuperNet):
-        raise InputError(f"config {args.config}: is of no architecture adaptation")
+    model, cfg = load_search(args, "cpu")
     size = tuple(args.input_size or cfg.get("input_size") or ())
     if not size:
         raise InputError(f"config {args.config}: has no input_size; expected --input-size")
     generator = torch.Generator().manual_seed(args.seed)
-    networks = draw_over_costs(supernet, size, args.networks, generator)
+    networks = draw_over_costs(model.backbone, size, args.networks, generator)
 
     line = StatusLine(sys.stdout, "Latency")
     line.begin()

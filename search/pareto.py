@@ -24,16 +24,16 @@ from typing import TextIO
 from mmengine.config import Config
 
 import engine.train  # noqa: F401  (the searches are forks: they find it imported)
-from engine.config import REPO, OneLineParser, given, user_path
-from engine.model import build_model
+from engine.config import REPO, OneLineParser, add_options_argument, given, user_path
 from engine.progress import ShowProgress, StatusLine
 from engine.run import run
 from engine.steps import Command, Step, Steps
 from engine.tables import format_table
-from models import FNASuperNet, InputError, NetConfig
-from models.cost import build_cost, counted_in
+from models import FNASuperNet, InputError, NetConfig, cost_term
+from models.cost import counted_in
 from models.files import write_whole
 
+from .config import load_search
 from .pictures import draw_pareto, to_png
 from .random_architectures import SEED
 from .ranking import likeliest_path
@@ -67,6 +67,8 @@ class Search:
     def read(cls, target: float, folder: Path) -> "Search":
         found = json.loads((folder / "candidates.json").read_text())[0]
         references = json.loads((folder / "references.json").read_text())
+        if "seed" not in references:
+            raise InputError(f"{folder}: the loss of the seed's architecture was not finite there")
         return cls(
             target,
             NetConfig.parse(folder / "net_config.txt"),
@@ -155,7 +157,7 @@ def parse_args() -> argparse.Namespace:
         help="net_config to compare with (default: the paper's for the config's framework)",
     )
     parser.add_argument("--out", type=given, help="folder (default work_dirs/pareto_CONFIG)")
-    parser.add_argument("--cfg-options", nargs="+", default=[], help="settings of all searches")
+    add_options_argument(parser)
     return parser.parse_args()
 
 
@@ -163,24 +165,24 @@ def main() -> None:
     args = parse_args()
     targets = read_targets(args.targets)
     config = user_path(args.config)
-    if not os.path.isfile(config):
-        raise InputError(f"--config {args.config}: no such file")
     out = Path(args.out or REPO / "work_dirs" / f"pareto_{Path(config).stem}")
     out = out.expanduser().absolute()
-    settings = list(args.cfg_options)
+    settings = list(args.cfg_options_given)
     if args.table:
         table = user_path(args.table)
         if not os.path.isfile(table):
             raise InputError(f"--table {args.table}: no such file")
-        settings += ["train_cfg.cost.type=Latency", f"train_cfg.cost.table={table}"]
+        latency = {"train_cfg.cost.type": "Latency", "train_cfg.cost.table": table}
+        args.cfg_options = (args.cfg_options or {}) | latency
+        settings += [f"{key}={value}" for key, value in latency.items()]
     published = args.published and user_path(args.published)
     # the searches are forks, and CUDA does not survive one once it has been asked for its GPUs
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    model, cfg = build_model(config)
-    supernet = getattr(model, "backbone", None)
-    if not isinstance(supernet, FNASuperNet) or "cost" not in cfg.get("train_cfg", {}):
-        raise InputError(f"--config {args.config}: is of no architecture adaptation")
+    model, cfg = load_search(args)
+    supernet = model.backbone
     references = find_references(supernet, cfg, config, published)
+    seed = NetConfig.parse(Path(references["seed"]))
+    cost = cost_term(dict(cfg.train_cfg.cost, target="1.0 seed"), supernet, seed).cost
     ranking = cfg.train_cfg.get("ranking") or {}
     for key, default in (("candidates", 1), ("batches", _BATCHES)):
         settings.append(f"train_cfg.ranking.{key}={ranking.get(key, default)}")
@@ -195,9 +197,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("Interrupted. The same command continues.", file=sys.stderr)
         sys.exit(130)
-    cost = dict(cfg.train_cfg.cost)
-    unit = "ms of latency" if args.table else _unit(cost)
-    write_results(out, searches, unit)
+    write_results(out, searches, counted_in(cost))
 
 
 def read_targets(text: str) -> list[float]:
@@ -248,12 +248,6 @@ def _stamp(
     if table:
         content.append(Path(table).read_text(errors="replace"))
     return hashlib.sha256(repr(content).encode()).hexdigest()
-
-
-def _unit(cost: dict) -> str:
-    kept = ("target", "weight", "base", "scale", "rate", "damping", "negative")
-    size = cost.pop("input_size")
-    return counted_in(build_cost({k: v for k, v in cost.items() if k not in kept}, size))
 
 
 def write_results(out: Path, searches: Sequence[Search], unit: str) -> None:

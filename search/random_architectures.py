@@ -6,18 +6,20 @@ writes ``DIR/random_1.txt`` …: net_configs drawn from C's search space, within
 
 import argparse
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from engine.config import OneLineParser, add_options_argument, user_path
-from engine.model import build_model
+from engine.config import OneLineParser, add_options_argument, given
 from engine.run import run
+from engine.work_dir import make_work_dir
 from models import FNASuperNet, InputError, MAdds, NetConfig, cost_term, price_list
 from models.files import write_whole
 from models.ops import SKIP
+
+from .config import load_search
 
 _TOLERANCE = 0.02  # of the backbone's cost
 _MOST_DRAWS = 100_000
@@ -38,7 +40,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=1, help="how many (default 1)")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
     parser.add_argument(
-        "--out", default="work_dirs/random_architectures", help="folder to write them to"
+        "--out",
+        type=given,
+        default="work_dirs/random_architectures",
+        help="folder to write them to",
     )
     add_options_argument(parser)
     return parser.parse_args()
@@ -130,21 +135,19 @@ def main() -> None:
     if args.count < 1:
         raise InputError(f"--count {args.count}: expected at least 1")
     out = Path(args.out).expanduser().absolute()
-    model, cfg = build_model(user_path(args.config), options=args.cfg_options)
-    supernet = getattr(model, "backbone", None)
-    cost = cfg.get("train_cfg", {}).get("cost")
-    if not isinstance(supernet, FNASuperNet) or not cost:
-        raise InputError(f"--config {args.config}: is of no architecture adaptation")
+    model, cfg = load_search(args)
+    supernet, cost = model.backbone, cfg.train_cfg.cost
     seed = cfg.train_cfg.get("seed_net_config", SEED)
     target = args.target if "seed" in args.target else _number(args.target)
     term = cost_term(dict(cost, target=target), supernet, seed)
     prices = price_list(supernet, term.cost, term.input_size)
     generator = torch.Generator().manual_seed(args.seed)
-    drawn = draw_within(supernet, prices, term.budget, _TOLERANCE * term.target, generator)
-    out.mkdir(parents=True, exist_ok=True)
-    for number in range(1, args.count + 1):
+    slack = _TOLERANCE * term.target
+    drawn = list(islice(draw_within(supernet, prices, term.budget, slack, generator), args.count))
+    make_work_dir(out)
+    for number, net_config in enumerate(drawn, 1):
         path = out / f"random_{number}.txt"
-        write_whole(path, f"{next(drawn)}\n".encode())
+        write_whole(path, f"{net_config}\n".encode())
         print(path)
 
 

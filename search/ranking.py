@@ -5,6 +5,7 @@ finds likely are each evaluated, as one path of the super network, on the same h
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -187,7 +188,10 @@ def evaluate(
         log: Is told the progress.
 
     Returns:
-        The candidates, the best first.
+        The candidates whose loss is finite, the best first.
+
+    Raises:
+        InputError: No loss is finite.
     """
     started = time.monotonic()
     for number, candidate in enumerate(candidates, 1):
@@ -201,7 +205,10 @@ def evaluate(
             f"Ranking [{number}/{len(candidates)}]  eta: {left:.0f} s  loss {candidate.loss:.4f}"
             f"  score {candidate.score:.2f}"
         )
-    return sorted(candidates, key=lambda candidate: candidate.loss)
+    finite = [candidate for candidate in candidates if math.isfinite(candidate.loss)]
+    if candidates and not finite:
+        raise InputError("ranking: no loss is finite; the weights of the search are of no use")
+    return sorted(finite, key=lambda candidate: candidate.loss)
 
 
 def to_json(ranked: Sequence[Candidate], unit: float) -> str:

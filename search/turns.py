@@ -21,7 +21,8 @@ class Turns:
 
     def __post_init__(self):
         in_range = 0 <= self.arch_start_epoch < self.max_epochs
-        if not (in_range and self.arch_steps >= 1 and self.weight_steps >= 1):
+        steps = self.arch_steps, self.weight_steps
+        if not (in_range and all(type(count) is int and count >= 1 for count in steps)):
             raise InputError(
                 f"train_cfg: arch_start_epoch {self.arch_start_epoch}, arch_steps "
                 f"{self.arch_steps}, weight_steps {self.weight_steps}; expected 0 <= "

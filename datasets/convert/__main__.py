@@ -3,6 +3,8 @@
 
 import argparse
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -57,8 +59,9 @@ def _parser() -> argparse.ArgumentParser:
             "--split",
             required=True,
             help="shares of train, val and test drawn by --seed, as 0.8,0.1,0.1; or 'folders': an "
-            "image is in a folder called train, val or test; or one of these names for all; or a "
-            "folder with train.txt, val.txt, test.txt, which list images",
+            "image is in a folder called train, val or test; or one of these names for all, which "
+            "leaves others as they are; or a folder with train.txt, val.txt, test.txt, which list "
+            "images",
         )
         added.add_argument("--seed", type=int, default=0, help="other seeds draw other shares")
         added.add_argument("--copy", action="store_true", help="copy the images to OUT/images, too")
@@ -66,7 +69,10 @@ def _parser() -> argparse.ArgumentParser:
             "--jpeg", type=int, metavar="QUALITY", help="copy the images as JPEG files of a quality"
         )
         added.add_argument(
-            "--overwrite", action="store_true", help="replace what an earlier conversion wrote"
+            "--overwrite",
+            action="store_true",
+            help="replace what an earlier conversion wrote; its other splits go, unless --split "
+            "is one split's name",
         )
         return added
 
@@ -149,7 +155,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _classes(text: str) -> list[str]:
-    lines = Path(text).read_text().splitlines() if Path(text).is_file() else text.split(",")
+    try:
+        is_file = os.path.isfile(text)
+        lines = Path(text).read_text("utf-8-sig").splitlines() if is_file else text.split(",")
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: cannot be read: {error}") from None
     names = [line.strip() for line in lines if line.strip()]
     if not names or len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"{text}: expected different names")
@@ -157,8 +167,16 @@ def _classes(text: str) -> list[str]:
 
 
 def _renumbered(text: str) -> dict[int, int]:
-    pairs = (pair.split("=") for pair in text.split(","))
-    return {int(old): int(new) for old, new in pairs}
+    try:
+        pairs = [pair.split("=") for pair in text.split(",")]
+        return {int(old): int(new) for old, new in pairs}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: expected numbers, as 0=255,11=255") from None
+
+
+def _replaced(split: str) -> tuple[str, ...]:
+    """The splits of which files of an earlier conversion are replaced."""
+    return (split,) if split in SPLITS else SPLITS
 
 
 def convert_boxes(args: argparse.Namespace) -> None:
@@ -166,7 +184,7 @@ def convert_boxes(args: argparse.Namespace) -> None:
     findings, images = Findings(), Images(args.images or args.source)
     names = {split: f"annotations/instances_{split}.json" for split in SPLITS}
     output = Output(args.out, args.overwrite)
-    output.check_free(names.values())
+    output.check_free(names[split] for split in _replaced(args.split))
     options = {}
     if args.reader is read_voc:
         options["first_pixel"] = args.first_pixel
@@ -191,8 +209,7 @@ def convert_boxes(args: argparse.Namespace) -> None:
             file = folder / names[split]
             file.parent.mkdir(exist_ok=True)
             file.write_text(json.dumps(content))
-    for split in set(SPLITS) - set(contents):
-        (args.out / names[split]).unlink(missing_ok=True)  # of an earlier conversion
+    output.remove(names[split] for split in _replaced(args.split) if split not in contents)
     for split, content in contents.items():
         print(f"{split}: {summary(content)} in {args.out / names[split]}")
     findings.report()
@@ -230,6 +247,12 @@ def convert_polygons(args: argparse.Namespace) -> None:
     """Write OUT/labels/IMAGE.png and OUT/SPLIT.txt, from polygons."""
     findings, images = Findings(), Images(args.images or args.source)
     background = None if args.background == "none" else args.background
+    others = [split for split in SPLITS if split not in _replaced(args.split)]
+    if not args.classes and any((args.out / f"{split}.txt").exists() for split in others):
+        raise InputError(
+            f"{args.out}: holds another split, whose ids may be of other classes; give --classes, "
+            "the same for each split"
+        )
     found = read_polygons(args.source, images, findings, args.classes, background)
     _convert_labels(args, images, findings, found.drawers, found.classes)
 
@@ -255,7 +278,7 @@ def _convert_labels(
         )
     lists = {split: f"{split}.txt" for split in SPLITS}
     output = Output(args.out, args.overwrite)
-    output.check_free(lists.values())
+    output.check_free(lists[split] for split in _replaced(args.split))
     with output.write() as folder:
         labels_of.write_labels({path: makers[path] for path in paths}, folder / "labels", findings)
         if copied:
@@ -264,8 +287,7 @@ def _convert_labels(
         for split, listed in splits.items():
             lines = [f"{Path(path).with_suffix('').as_posix()}\n" for path in listed]
             (folder / lists[split]).write_text("".join(lines))
-    for split in set(SPLITS) - set(splits):
-        (args.out / lists[split]).unlink(missing_ok=True)  # of an earlier conversion
+    output.remove(lists[split] for split in _replaced(args.split) if split not in splits)
     for split, listed in splits.items():
         print(f"{split}: {len(listed)} images in {args.out / lists[split]}")
     findings.report()
@@ -307,4 +329,5 @@ def _images_shown(args: argparse.Namespace, images: Images, copied: bool) -> str
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -71,9 +71,14 @@ def coco_file(
     Raises:
         InputError, KeyError, TypeError, AttributeError: It is no COCO file.
     """
-    names = {entry["id"]: class_name(entry["name"]) for entry in content["categories"]}
-    listed, seen, paths, annotations = set(), set(), {}, []
+    names, listed, seen, paths, annotations = {}, set(), set(), {}, []
+    for entry in content["categories"]:
+        if entry["id"] in names:
+            raise InputError(f"lists two categories with the id {entry['id']}")
+        names[entry["id"]] = class_name(entry["name"])
     for entry in content["images"]:
+        if entry["id"] in listed:
+            raise InputError(f"lists two images with the id {entry['id']}")
         listed.add(entry["id"])
         try:
             path = images.find(str(entry["file_name"]), file, root)

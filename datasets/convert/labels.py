@@ -111,7 +111,8 @@ def ids_of_ids(label: Image.Image, renumbered: dict[int, int]) -> np.ndarray:
     for old, new in renumbered.items():
         result[ids == old] = new
     if result.min() < 0 or result.max() > IGNORED_ID:
-        raise InputError(f"has the id {result.max()}, expected 0 to {IGNORED_ID}; --map it")
+        wrong = min(result.min(), 0) or result.max()
+        raise InputError(f"has the id {wrong}, expected 0 to {IGNORED_ID}; --map it")
     return result.astype(np.uint8)
 
 
@@ -126,7 +127,7 @@ def label_files(images: Images, folder: Path, pattern: str) -> dict[str, Path]:
         place = PurePosixPath(path)
         try:
             name = pattern.format(folder=place.parent.as_posix(), stem=place.stem)
-        except (KeyError, IndexError, ValueError):
+        except (AttributeError, KeyError, IndexError, ValueError):
             raise InputError(f"--label {pattern}: expected {{folder}} and {{stem}} in it") from None
         file = folder / name
         if file.is_file() and file.resolve() != (images.folder / path).resolve():

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,8 @@ from PIL import Image, ImageOps
 from models import InputError
 
 from .source import Findings, Images
+
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Output:
@@ -45,12 +48,33 @@ class Output:
                 yield Path(name)
                 files = sorted(path for path in Path(name).rglob("*") if path.is_file())
                 self.check_free(str(file.relative_to(name)) for file in files)
-                for file in files:
-                    place = self.folder / file.relative_to(name)
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(file, place)
+                # what lists the others comes last
+                files.sort(key=lambda file: file.suffix in (".json", ".txt"))
+                with _uninterrupted():
+                    for file in files:
+                        place = self.folder / file.relative_to(name)
+                        place.parent.mkdir(parents=True, exist_ok=True)
+                        os.replace(file, place)
         except OSError as error:
             raise InputError(f"{error.filename or self.folder}: {error.strerror}") from None
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Delete those of these files that an earlier conversion wrote, and say so."""
+        for name in names:
+            if (self.folder / name).exists():
+                (self.folder / name).unlink()
+                print(f"removed: {self.folder / name}, of an earlier conversion")
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM do nothing in the block, which is short."""
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def copy_images(

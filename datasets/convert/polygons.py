@@ -12,13 +12,15 @@ from pycocotools.coco import COCO
 from models import InputError
 
 from .coco import coco_file
-from .fields import annotation_files, class_name, one_line, read_json, root_of
+from .fields import annotation_files, class_name, one_line, read_json, root_of, to_number
 from .labelme import labelme_points, labelme_shapes
 from .labels import IGNORED_ID
 from .source import Findings, Images
 
 # labelme's kinds, and the points that each has at least
 _DRAWN = {"polygon": 3, "rectangle": 2, "circle": 2, "line": 2, "linestrip": 2, "point": 1}
+# times the longer side of an image
+_FAR = 10
 # labelme draws the shapes that enclose nothing so wide
 _LINE_WIDTH, _POINT_SIZE = 10, 5
 
@@ -67,6 +69,8 @@ def read_polygons(
     if background and background in names:
         names.remove(background)
     names = [*([background] if background else []), *names]
+    if len(names) > IGNORED_ID:
+        raise InputError(f"{source}: has {len(names)} classes, expected {IGNORED_ID} at most")
     ids = {name: id for id, name in enumerate(names)}
     findings.mistakes += [
         f"{where}: is of class {name!r}, expected one of {', '.join(names)}"
@@ -101,6 +105,7 @@ def _labelme_shapes(file: Path, content: object, images: Images, root: Path, fin
                 raise InputError(f"is a {kind}, which has no pixels; expected a polygon")
             if len(points) < _DRAWN[kind]:
                 raise InputError(f"has {len(points)} points, too few for a {kind}")
+            _refuse_far([value for point in points for value in point], images.size(path))
         except InputError as error:
             findings.mistakes.append(f"{where}: {error}")
             continue
@@ -144,11 +149,8 @@ def _coco_shapes(file: Path, content: dict, images: Images, root: Path, findings
     found = {path: [] for path in listed.paths.values()}
     for annotation in listed.annotations:
         try:
-            shape = coco.annToRLE(annotation.entry)
-            area, (width, height) = int(mask.area(shape)), images.size(annotation.path)
-            if list(shape["size"]) != [height, width]:
-                stated = "x".join(map(str, shape["size"][::-1]))
-                raise InputError(f"states {stated} pixels, but its image has {width}x{height}")
+            shape = _coco_shape(coco, annotation.entry, images.size(annotation.path))
+            area = int(mask.area(shape))
         except Exception as error:  # whatever pycocotools meets in a file that is not its own
             findings.mistakes.append(f"{annotation.where}: has no polygon ({one_line(error)})")
             continue
@@ -157,6 +159,36 @@ def _coco_shapes(file: Path, content: dict, images: Images, root: Path, findings
     for path, shapes in found.items():
         shapes.sort(key=lambda shape: -shape[0])
         yield path, [drawn for _, drawn in shapes], list(listed.names.values())
+
+
+def _coco_shape(coco: COCO, entry: dict, size: tuple[int, int]) -> dict:
+    """The pixels of an annotation as pycocotools packs them, for an image of (width, height).
+
+    Raises:
+        InputError: They are of another size, or its polygons or run lengths are none.
+        Exception: Whatever pycocotools meets.
+    """
+    segmentation = entry["segmentation"]
+    if isinstance(segmentation, list):
+        for polygon in segmentation:
+            _refuse_far([to_number(value) for value in polygon], size)
+        return coco.annToRLE(entry)
+    stated, counts = tuple(segmentation["size"][::-1]), segmentation["counts"]
+    if stated != size:
+        said = "x".join(map(str, stated))
+        raise InputError(f"states {said} pixels, but its image has {size[0]}x{size[1]}")
+    if isinstance(counts, list) and sum(counts) != size[0] * size[1]:
+        raise InputError(f"has runs of {sum(counts)} pixels in all, its image {size[0] * size[1]}")
+    shape = coco.annToRLE(entry)
+    mask.decode(shape)  # raises if there are too many
+    return shape
+
+
+def _refuse_far(values: Sequence[float], size: tuple[int, int]) -> None:
+    """Raise InputError if a coordinate is too far outside of an image to be drawn."""
+    if any(abs(value) > _FAR * max(size) for value in values):
+        far = max(values, key=abs)
+        raise InputError(f"has the coordinate {far:g}, but its image {size[0]}x{size[1]} pixels")
 
 
 @dataclass(frozen=True)

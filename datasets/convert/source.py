@@ -123,6 +123,9 @@ class Images:
     def check_size(self, path: str, size: Sequence[float | None]) -> None:
         """Raise InputError if annotations state another (width, height); None is not stated."""
         real = self.size(path)
+        for side in size:
+            if side is not None and type(side) not in (int, float):
+                raise InputError(f"states {side!r} as a side of the image {path}, expected pixels")
         if any(stated and stated != pixels for stated, pixels in zip(size, real, strict=True)):
             stated = "x".join(f"{side:g}" if side else "?" for side in size)
             raise InputError(
@@ -224,7 +227,11 @@ def _by_lists(
         if not file.is_file():
             continue
         listed = []
-        for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file}: cannot be read: {error}") from None
+        for number, line in enumerate(lines, 1):
             name = line.strip()
             # Pascal VOC's lists may say whether a class is there: 1, 0 or -1
             first, _, presence = name.rpartition(" ")

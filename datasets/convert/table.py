@@ -46,11 +46,12 @@ def read_csv(
         try:
             headings = columns or next(rows, [])
             places = _columns(headings)
-        except InputError as error:
-            findings.mistakes.append(f"{file}:1: {error}")
+            numbered = [(rows.line_num, row) for row in rows]
+        except (InputError, csv.Error) as error:
+            findings.mistakes.append(f"{file}:{rows.line_num}: {error}")
             continue
-        for row in rows:
-            where = f"{file}:{rows.line_num}"
+        for number, row in numbered:
+            where = f"{file}:{number}"
             if not any(cell.strip() for cell in row):
                 continue
             try:

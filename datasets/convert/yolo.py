@@ -72,6 +72,9 @@ def _yolo_classes(source: Path) -> list[str]:
                 content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
                 names = content.get("names") if isinstance(content, dict) else None
                 if isinstance(names, dict):
+                    if sorted(names) != list(range(len(names))):
+                        numbers = ", ".join(map(str, sorted(names)))
+                        raise InputError(f"names has the numbers {numbers}; expected 0, 1, 2 ...")
                     names = [names[key] for key in sorted(names)]
                 if names:
                     return [str(name) for name in names]

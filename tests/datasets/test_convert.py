@@ -511,6 +511,8 @@ def test_polygons_of_coco_with_mistakes(tmp_path, capsys):
     image(tmp_path / "a.png")
     triangle = dict(category_id=1, segmentation=[[8, 8, 24, 8, 24, 24]], bbox=[0] * 4)
     code = dict(size=[40, 40], counts=[0, 40 * 40])
+    long = dict(size=[48, 64], counts=[10, 999999])
+    packed = dict(size=[48, 64], counts="é")
     annotations = [
         triangle | dict(id=1, image_id=7),
         triangle | dict(id=2, image_id=0, category_id=9),
@@ -518,6 +520,10 @@ def test_polygons_of_coco_with_mistakes(tmp_path, capsys):
         triangle | dict(id=4, image_id=0, segmentation=[]),
         triangle | dict(id=5, image_id=2),  # of the image that is not there: told once
         triangle | dict(id=6),
+        triangle | dict(id=7, image_id=0, segmentation=[[1, 1, float("nan"), 5, 3, 9]]),
+        triangle | dict(id=8, image_id=0, segmentation=[[1, 1, 1e9, 5, 3, 9]]),
+        triangle | dict(id=9, image_id=0, segmentation=long),
+        triangle | dict(id=10, image_id=0, segmentation=packed),
     ]
     file = tmp_path / "annotations.json"
     file.write_text(coco({0: "a.png", 1: "a.png", 2: "b.png"}, annotations, {1: "wall"}))
@@ -532,6 +538,100 @@ def test_polygons_of_coco_with_mistakes(tmp_path, capsys):
         "annotation 3 (id 3): has no polygon (states 40x40 pixels, but its image has 64x48)",
         "annotation 4 (id 4): has no polygon (",
         "annotation 6 (id 6): is of the image None, which is not listed",
+        "annotation 7 (id 7): has no polygon (has the number nan, expected a number)",
+        "annotation 8 (id 8): has no polygon (has the coordinate 1e+09, but its image 64x48",
+        "annotation 9 (id 9): has no polygon (has runs of 1000009 pixels in all, its image 3072)",
+        "annotation 10 (id 10): has no polygon (",
     ):
         assert line in said
-    assert "7 mistakes" in said and not (tmp_path / "out").exists()
+    assert "11 mistakes" in said and not (tmp_path / "out").exists()
+
+
+def test_too_many_classes_for_labels(tmp_path, capsys):
+    image(tmp_path / "a.png")
+    triangle = [[1, 2], [3, 4], [5, 9]]
+    shapes = [(f"class {number}", "polygon", triangle) for number in range(256)]
+    (tmp_path / "a.json").write_text(labelme("a.png", *shapes))
+    arguments = ["polygons", tmp_path, "--split", "train", "--background", "none"]
+    assert convert(*arguments, "--out", tmp_path / "out") == 2
+    assert "has 256 classes, expected 255 at most" in capsys.readouterr().err
+
+
+def test_one_split_after_another(tmp_path, capsys):
+    """The name of one split leaves the others; a conversion of all of them replaces all."""
+    image(tmp_path / "a.png")
+    image(tmp_path / "b.png")
+    box = dict(category_id=1, bbox=[1, 2, 3, 4.5])
+    for split, name in (("train", "a.png"), ("val", "b.png")):
+        content = coco({0: name}, [box | dict(id=1, image_id=0)], {1: "x"})
+        (tmp_path / f"{split}.json").write_text(content)
+    out = tmp_path / "out"
+
+    def convert_split(split, *options):
+        source = ["coco", tmp_path / f"{split}.json", "--images", tmp_path, "--out", out]
+        return convert(*source, "--split", split, *options)
+
+    annotations = {split: out / f"annotations/instances_{split}.json" for split in ("train", "val")}
+    assert convert_split("train") == convert_split("val") == 0
+    assert all(file.exists() for file in annotations.values())
+    assert convert_split("val") == 2
+    assert "instances_val.json: is there already" in capsys.readouterr().err
+    assert convert_split("val", "--overwrite") == 0
+    assert annotations["train"].exists()
+    assert "removed" not in capsys.readouterr().out
+    (tmp_path / "train.txt").write_text("a.png\n")
+    arguments = ["coco", tmp_path / "train.json", "--images", tmp_path, "--out", out]
+    arguments += ["--split", tmp_path]
+    assert convert(*arguments) == 2
+    assert convert(*arguments, "--overwrite") == 0
+    assert not annotations["val"].exists()
+    assert f"removed: {annotations['val']}" in capsys.readouterr().out
+
+
+def test_polygons_of_another_split_need_the_same_classes(tmp_path, capsys):
+    triangle = [[1, 2], [3, 4], [5, 9]]
+    for name, label in (("a", "road"), ("b", "car")):
+        image(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.json").write_text(labelme(f"{name}.png", (label, "polygon", triangle)))
+    arguments = ["--images", tmp_path, "--out", tmp_path / "out", "--split"]
+    assert convert("polygons", tmp_path / "a.json", *arguments, "train") == 0
+    assert convert("polygons", tmp_path / "b.json", *arguments, "val") == 2
+    assert "holds another split" in capsys.readouterr().err
+    options = ["--classes", "car,road"]
+    assert convert("polygons", tmp_path / "b.json", *arguments, "val", *options) == 0
+
+
+@pytest.mark.parametrize(
+    "form, files, options, expected",
+    [
+        ("coco", {"a.json": '{"images": [], "annotations": [], "categories": '
+                            '[{"id": 1, "name": "x"}, {"id": 1, "name": "y"}]}'}, [],
+         "lists two categories with the id 1"),
+        ("coco", {"a.json": '{"images": [{"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": '
+                            '"b.png"}], "annotations": [], "categories": []}'}, [],
+         "lists two images with the id 1"),
+        ("coco", {"a.json": '{"images": [{"id": 1, "file_name": "a.png", "width": "64"}], '
+                            '"annotations": [], "categories": []}'}, [],
+         "states '64' as a side of the image a.png"),
+        ("yolo", {"data.yaml": "names: {1: cat, 2: dog}", "a.txt": "1 .5 .5 .1 .1"}, [],
+         "data.yaml: names has the numbers 1, 2"),
+        ("csv", {"a.csv": 'image,class,xmin,ymin,xmax,ymax\na.png,"x' + "y" * 200_000}, [],
+         "a.csv:2: field larger"),
+        ("labelme", {"a.json": labelme("a.png"), "lists/train.txt": "a".encode("utf-16")},
+         ["--split", "lists"], "train.txt: cannot be read"),
+        ("labelme", {"a.json": labelme("a.png")}, ["--classes", ",".join(map(str, range(99)))],
+         None),
+        ("ids", {"b.png": b""}, ["--label", "{stem.foo}.png"], "expected {folder} and {stem}"),
+    ],
+)  # fmt: skip
+def test_mistakes_that_are_one_line(form, files, options, expected, tmp_path, capsys):
+    image(tmp_path / "a.png")
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        content = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / name).write_bytes(content)
+    options = [tmp_path / o if o == "lists" else o for o in options]
+    split = [] if "--split" in options else ["--split", "train"]
+    status = convert(form, tmp_path, *split, "--out", tmp_path / "out", *options)
+    assert status == (0 if expected is None else 2)
+    assert expected is None or expected in capsys.readouterr().err

@@ -89,7 +89,8 @@ def test_weights_alone_need_the_architecture(tmp_path, monkeypatch):
     """Where a checkpoint carries none; and classes are those of the config's data set."""
     write_checkpoint(tmp_path / "whole.pth", "retinanet", FOUND)
     weights = torch.load(tmp_path / "whole.pth")["state_dict"]
-    torch.save(dict(state_dict=weights), tmp_path / "weights.pth")
+    meta = dict(dataset_meta=dict(classes=5))  # none that a run could have written
+    torch.save(dict(state_dict=weights, meta=meta), tmp_path / "weights.pth")
     model = init_model(CONFIGS["retinanet"], tmp_path / "weights.pth", "cpu", net_config=FOUND)
     assert model.backbone.net_config == FOUND
     assert len(model.dataset_meta["classes"]) == 9

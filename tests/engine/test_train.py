@@ -87,9 +87,11 @@ def test_evaluation_writes_metrics_and_pictures(trained, toy_city, tmp_path):
     process = run_script(
         "test", REPO / TOY, work_dir / "epoch_2.pth",
         "--data-root", toy_city, "--work-dir", "out", "--show-dir", "pictures", "--out", "p.pkl",
-        "--latency", cwd=tmp_path,
+        "--latency", "--cfg-options", "resume=True",  # as a resumed training's config has it
+        cwd=tmp_path,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
+    assert "resumed" not in process.stdout
     # TensorBoard would list it as a run without a curve
     assert not list((tmp_path / "out").rglob("events.out.tfevents*"))
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())

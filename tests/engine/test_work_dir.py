@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from engine.work_dir import hold, make_work_dir, writes_results
+from engine.work_dir import check_output_file, hold, make_work_dir, writes_results
 from models import InputError
 from models.files import remove_unfinished
 
@@ -50,6 +50,21 @@ def test_a_place_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write there"):
         make_work_dir(tmp_path / "file/b")
+    (tmp_path / "a/.lock").mkdir()
+    with pytest.raises(InputError, match="cannot open .*/a/.lock"):
+        hold(tmp_path / "a")
+
+
+def test_a_file_that_cannot_be_written(tmp_path):
+    check_output_file(tmp_path / "new/table.json", "--out")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").touch()
+    for path, message in (
+        (tmp_path / "new", "--out .*/new: is a folder, expected a file"),
+        (tmp_path / "file/table.json", "--out .*/file/table.json: cannot write there"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_output_file(path, "--out")
 
 
 def test_the_first_process_of_all_writes(monkeypatch):

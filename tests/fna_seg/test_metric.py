@@ -62,6 +62,15 @@ def test_against_a_loop_over_pixels():
     assert metrics["mIoU"] == pytest.approx(sum(ious) / 4, abs=0.005)
 
 
+def test_a_formatting_run_has_no_metrics(tmp_path):
+    metric = ClassIoUMetric(format_only=True, output_dir=str(tmp_path))
+    metric.dataset_meta = dict(classes=CLASSES)
+    prediction = dict(data=torch.zeros(1, 2, 3, dtype=torch.uint8))
+    metric.process({}, [dict(img_path="a.jpg", pred_sem_seg=prediction)])
+    assert metric.evaluate(1) == {}
+    assert (tmp_path / "a.png").is_file()
+
+
 def test_absent_classes_are_named(monkeypatch):
     said = []
     monkeypatch.setattr("mmengine.logging.MMLogger.info", lambda _, text: said.append(text))

@@ -71,6 +71,10 @@ def test_another_space_or_no_search_is_told(tmp_path):
         other[number][1] = change
         with pytest.raises(InputError, match=message):
             Inherit(checkpoint)(FNABackbone(other, (0,), 4))
+    for space in ({"2.0": 5}, {"2": ["k3_e3"]}, {2: ["k3_e3"]}, {"2.0": [3]}):
+        torch.save(dict(state_dict={}, arch_adapt=dict(search_space=space)), tmp_path / "bad.pth")
+        with pytest.raises(InputError, match="bad.pth: its search space is damaged"):
+            Inherit(tmp_path / "bad.pth")(FNABackbone(supernet.derive(), (0,)))
     torch.save(dict(state_dict={}), tmp_path / "other.pth")
     with pytest.raises(InputError, match="other.pth: is of no architecture adaptation"):
         Inherit(tmp_path / "other.pth")(FNABackbone(supernet.derive(), (0,)))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -136,6 +137,24 @@ def test_a_ranking_is_paired():
     assert rows[2]["standard_error"] == pytest.approx(differences.std().item() / 3**0.5)
 
 
+def test_a_loss_that_is_not_finite_never_wins():
+    losses = [[math.nan, 1.0], [3.0, 3.0], [2.0, math.inf], [2.0, 2.0]]
+    one = NetConfig.parse("[[8, 8], ['k3_e1'], 1]")
+
+    def ranked(paths):
+        return evaluate(
+            [Candidate([path], one, 0.0, 1.0) for path in paths],
+            [None] * 2,
+            lambda path, number, batch: torch.tensor(losses[path[0]][number]),
+            lambda line: None,
+        )
+
+    assert [candidate.path for candidate in ranked(range(4))] == [[3], [1]]
+    assert ranked([]) == []
+    with pytest.raises(InputError, match="no loss is finite"):
+        ranked([0, 2])
+
+
 @pytest.mark.slow
 def test_a_collapse_is_warned_of_once(tmp_path):
     runner = make_runner(tmp_path, loop=dict(max_epochs=5))
@@ -188,6 +207,16 @@ def test_random_architectures_have_the_cost(tmp_path, monkeypatch, capsys, targe
             "--target x: expected",
         ),
         ("--config configs/fna_det/retinanet_arch_adapt_bccd.py --target 9", "target 9, but backb"),
+        ("--config none.py --target 1", "config none.py: no such file"),
+        (
+            "--config configs/fna_det/retinanet_arch_adapt_bccd.py --target 0.3 --out README.md",
+            "README.md: cannot write there",
+        ),
+        (
+            "--config configs/fna_det/retinanet_arch_adapt_bccd.py --target 1 "
+            "--cfg-options model.backbone.no_such=1",
+            "no_such",
+        ),
     ],
 )
 def test_random_architectures_refuse(monkeypatch, arguments, message):

@@ -301,6 +301,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(bad, message, tmp_path):
         (dict(loop=dict(split=dict(ratio=0.01, seed=0))), "none in the 'arch' half"),
         (dict(loop=dict(arch_start_epoch=3)), "arch_start_epoch 3"),
         (dict(loop=dict(arch_steps=0)), "arch_steps 0"),
+        (dict(loop=dict(arch_steps=1.5)), "arch_steps 1.5"),
+        (dict(loop=dict(arch_batch_size=0)), "arch_batch_size: 0, expected 1 or more"),
         (dict(cost=dict(base=1)), "base 1"),
         (dict(optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1))), "weights and arch"),
     ],

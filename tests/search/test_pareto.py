@@ -127,7 +127,7 @@ def test_targets_are_numbers():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ("--config none.py --targets 1", "--config none.py: no such file"),
+        ("--config none.py --targets 1", "config none.py: no such file"),
         ("--config {config} --targets 1 --table none.json", "--table none.json: no such file"),
         (
             "--config configs/fna_det/retinanet_param_adapt_bccd.py --targets 1",
