@@ -52,9 +52,9 @@ def _parser() -> argparse.ArgumentParser:
             name, help=what, description=f"{what[0].upper()}{what[1:]}. {described}"
         )
         added.set_defaults(convert=convert, reader=reader)
-        added.add_argument("source", type=Path, help="folder (or file) of the annotations")
-        added.add_argument("--images", type=Path, help="folder of the images; default, the source")
-        added.add_argument("--out", type=Path, required=True, help="folder to write to")
+        added.add_argument("source", type=_path, help="folder (or file) of the annotations")
+        added.add_argument("--images", type=_path, help="folder of the images; default, the source")
+        added.add_argument("--out", type=_path, required=True, help="folder to write to")
         added.add_argument(
             "--split",
             required=True,
@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     colors = form("colors", "labels: PNGs of colours", labels_of.ids_of_colours, convert_colours)
     colors.add_argument(
         "--table",
-        type=Path,
+        type=_path,
         required=True,
         help="file of the colours: lines R G B NAME, or CVAT's labelmap.txt",
     )
@@ -152,6 +152,12 @@ def _parser() -> argparse.ArgumentParser:
         help="name of the class of pixels in no polygon, which gets id 0; 'none': no class (255)",
     )
     return parser
+
+
+def _path(text: str) -> Path:
+    if not text.strip():  # as that of a shell's variable which is not set
+        raise argparse.ArgumentTypeError("is empty")
+    return Path(text)
 
 
 def _classes(text: str) -> list[str]:

@@ -635,3 +635,9 @@ def test_mistakes_that_are_one_line(form, files, options, expected, tmp_path, ca
     status = convert(form, tmp_path, *split, "--out", tmp_path / "out", *options)
     assert status == (0 if expected is None else 2)
     assert expected is None or expected in capsys.readouterr().err
+
+
+def test_an_empty_argument_is_no_folder(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        convert("voc", tmp_path, "--split", "train", "--out", "")
+    assert "--out: is empty" in capsys.readouterr().err
