@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import random
 import re
 
@@ -14,6 +15,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from datasets.convert.__main__ import main
+from datasets.convert.labels import ids_of_ids
 from datasets.convert.source import Findings, Images, split_images
 from models import InputError
 
@@ -641,3 +643,64 @@ def test_an_empty_argument_is_no_folder(tmp_path, capsys):
     with pytest.raises(SystemExit):
         convert("voc", tmp_path, "--split", "train", "--out", "")
     assert "--out: is empty" in capsys.readouterr().err
+
+
+def test_ids_trade_places():
+    label = Image.fromarray(np.array([[0, 1, 2, 3]], np.uint8))
+    assert ids_of_ids(label, {0: 1, 1: 2, 2: 0}).tolist() == [[1, 2, 0, 3]]
+
+
+def test_crowds_of_coco_stay_crowds(tmp_path):
+    image(tmp_path / "a.png")
+    box = dict(image_id=0, category_id=1, bbox=[1, 2, 30, 40])
+    annotations = [box | dict(id=1, iscrowd=1), box | dict(id=2, iscrowd=0), box | dict(id=3)]
+    file = tmp_path / "annotations.json"
+    file.write_text(coco({0: "a.png"}, annotations, {1: "x"}))
+    arguments = ["coco", file, "--images", tmp_path, "--split", "train", "--out", tmp_path / "out"]
+    assert convert(*arguments) == 0
+    content = json.loads((tmp_path / "out/annotations/instances_train.json").read_text())
+    assert [annotation["iscrowd"] for annotation in content["annotations"]] == [1, 0, 0]
+
+
+def test_every_kind_of_labelmes_shapes_is_drawn(tmp_path):
+    """As many pixels as geometry says, where the shape is."""
+    image(tmp_path / "a.png")
+    shapes = [
+        ("circle", "circle", [[16, 16], [16, 24]]),  # centre, edge
+        ("line", "line", [[40, 4], [40, 24]]),
+        ("strip", "linestrip", [[50, 4], [50, 14], [60, 14]]),
+        ("point", "point", [[20, 40]]),
+    ]
+    (tmp_path / "a.json").write_text(labelme("a.png", *shapes))
+    names = [name for name, _, _ in shapes]
+    options = ["--background", "none", "--classes", ",".join(names)]
+    out = tmp_path / "out"
+    assert convert("polygons", tmp_path, "--split", "train", "--out", out, *options) == 0
+    label = labels_in(out, "a.png")
+    area = dict(circle=math.pi * 8**2, line=10 * 20, strip=10 * 10 + 10 * 10, point=math.pi * 5**2)
+    centre = dict(circle=(16, 16), line=(40, 14), strip=(50, 8), point=(20, 40))
+    for id, name in enumerate(names):
+        x, y = centre[name]
+        assert label[y, x] == id
+        assert (label == id).sum() == pytest.approx(area[name], rel=0.3)
+
+
+def test_yolo_beside_the_images_with_a_list_of_classes(tmp_path, capsys):
+    image(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("1 0.5 0.5 0.25 0.5\n")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    out = tmp_path / "out"
+    assert convert("yolo", tmp_path, "--split", "train", "--out", out) == 0
+    assert boxes_in(out, "train") == [("a.png", "dog", [24, 12, 16, 24])]
+    assert 'classes=("cat", "dog")' in capsys.readouterr().out
+
+
+def test_other_names_of_split_folders(tmp_path):
+    for folder in ("training", "validation", "testing"):
+        image(tmp_path / folder / "a.png")
+        (tmp_path / folder / "a.json").write_text(labelme("a.png"))
+    out = tmp_path / "out"
+    assert convert("labelme", tmp_path, "--split", "folders", "--out", out, "--classes", "x") == 0
+    for split, folder in (("train", "training"), ("val", "validation"), ("test", "testing")):
+        content = json.loads((out / f"annotations/instances_{split}.json").read_text())
+        assert [entry["file_name"] for entry in content["images"]] == [f"{folder}/a.png"]

@@ -38,6 +38,51 @@ def test_settings_of_the_paper(monkeypatch):
     assert (steps.milestones, steps.gamma) == ([8, 11], 0.1)
 
 
+def test_settings_of_architecture_adaptation(monkeypatch):
+    monkeypatch.chdir(REPO)
+    model, cfg = build_model("configs/fna_det/retinanet_arch_adapt_coco.py")
+    weights, arch = cfg.optim_wrapper.weights, cfg.optim_wrapper.arch
+    assert weights.optimizer == dict(type="SGD", lr=0.02, momentum=0.9, weight_decay=1e-4)
+    assert arch.optimizer == dict(type="Adam", lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+    assert weights.clip_grad.max_norm == arch.clip_grad.max_norm == 35
+    loop = cfg.train_cfg
+    assert (loop.max_epochs, loop.arch_start_epoch) == (14, 8)
+    assert (loop.arch_steps, loop.weight_steps, loop.split.ratio) == (1, 1, 0.5)
+    assert loop.cost == dict(type="MAdds", weight=0.02, base=10, scale=1, input_size=(800, 1088))
+    assert [step.type for step in loop.arch_pipeline] == [
+        "LoadImageFromFile", "LoadAnnotations", "Resize", "PackDetInputs"
+    ]  # fmt: skip
+    assert cfg.train_dataloader.batch_size == 1 and cfg.auto_scale_lr.base_batch_size == 8
+    assert "sync_bn" not in cfg
+    warmup, steps = cfg.param_scheduler
+    assert (warmup.start_factor, warmup.end, warmup.by_epoch) == (1 / 3, 500, False)
+    assert (steps.milestones, steps.gamma) == ([8, 11], 0.1)
+    layers = model.backbone.mixed_layers
+    assert [len(layer.candidates) for layer in layers] == [6, 7, 7, 7] * 5 + [6]
+    assert all(layer.temperature == 1 for layer in layers)
+
+
+@pytest.mark.parametrize("name", ["param_adapt", "arch_adapt"])
+def test_settings_of_the_model_and_the_data(name, monkeypatch):
+    monkeypatch.chdir(REPO)
+    _, cfg = build_model(f"configs/fna_det/retinanet_{name}_coco.py")
+    preprocessor = cfg.model.data_preprocessor
+    assert preprocessor.mean == [123.675, 116.28, 103.53] and preprocessor.bgr_to_rgb
+    assert preprocessor.std == [58.395, 57.12, 57.375] and preprocessor.pad_size_divisor == 32
+    steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
+    assert steps["Resize"].scale == (1333, 800) and steps["Resize"].keep_ratio
+    assert steps["RandomFlip"].prob == 0.5
+    head, train, test = (cfg.model[key] for key in ("bbox_head", "train_cfg", "test_cfg"))
+    anchors = head.anchor_generator
+    assert (anchors.octave_base_scale, anchors.scales_per_octave) == (4, 3)
+    assert anchors.ratios == [0.5, 1, 2] and head.stacked_convs == 4
+    assert (head.loss_cls.gamma, head.loss_cls.alpha, head.loss_bbox.beta) == (2, 0.25, 0.11)
+    assigner = train.assigner
+    assert (assigner.pos_iou_thr, assigner.neg_iou_thr, assigner.min_pos_iou) == (0.5, 0.4, 0)
+    assert (test.score_thr, test.nms_pre, test.max_per_img) == (0.05, 1000, 100)
+    assert test.nms.iou_threshold == 0.5
+
+
 def test_pyramid_starts_at_stride_8_and_extends_from_the_input(monkeypatch):
     monkeypatch.chdir(REPO)
     model, _ = build_model("configs/fna_det/retinanet_param_adapt_coco.py")
