@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.registry import TRANSFORMS, DefaultScope
 
 from engine import check_data
 from engine.config import import_scope
@@ -194,3 +194,28 @@ def test_coverage_is_that_of_all_anchors_written_out(root):
         expected = bbox_overlaps(torch.tensor(boxes).float(), anchors).max(1).values
         found = best_overlaps(boxes, np.tile(np.array(image, float), (60, 1)), generator)
         assert found == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+def test_the_table_of_objects():
+    """Boxes of a 100x50 image that is resized to 200x100; anchors are squares of 32 pixels."""
+    from fna_det.objects import describe_objects
+
+    def instance(*box, label=0, ignored=0):
+        return dict(bbox=list(box), bbox_label=label, ignore_flag=ignored)
+
+    # sides after resizing: 32, exactly the anchor at 40; 8, which none covers
+    found = [instance(12, 12, 28, 28), instance(50, 30, 54, 34), instance(0, 0, 9, 9, ignored=1)]
+    sample = dict(width=100, height=50, instances=found)
+    generator = dict(
+        type="AnchorGenerator", strides=[16], ratios=[1.0], scales=[2], center_offset=0.5
+    )
+    model = dict(bbox_head=dict(anchor_generator=generator))
+    import_scope("mmdet")
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        resize = TRANSFORMS.build(dict(type="Resize", scale=(200, 100), keep_ratio=True))
+        lines = describe_objects([sample], ("cell", "other"), [resize], model)
+    cells = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
+    rows = {row[0]: row[1:] for row in cells if row}
+    # between 8 and 32: 8 + 24 * 0.1, 0.5, 0.9
+    assert rows["cell"] == rows["all"] == ["2", "10", "20", "30", "50 %"]
+    assert rows["other"] == ["0", "-", "-", "-", "-"]

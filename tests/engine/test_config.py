@@ -1,7 +1,10 @@
 import os
+import sys
 
 import pytest
+import torch
 
+from engine import train
 from engine.config import OneLineParser, add_arguments, load_config
 from models import InputError, NetConfig
 from tests.conftest import ARCHITECTURES, REPO, net_config_file
@@ -74,9 +77,11 @@ def test_broken_configs_are_one_line(content, message, tmp_path):
     assert message in str(error.value) and "broken.py" in str(error.value)
 
 
-@pytest.mark.parametrize("config", sorted(p.name for p in (REPO / "configs/fna_det").glob("*.py")))
+@pytest.mark.parametrize(
+    "config", sorted(str(p.relative_to(REPO)) for p in REPO.glob("configs/fna_*/*.py"))
+)
 def test_every_config_loads(config):
-    cfg = load(f"configs/fna_det/{config}")
+    cfg = load(config)
     assert cfg.model.backbone.type in ("FNABackbone", "FNASuperNet")
     dataset = cfg.train_dataloader.dataset
     assert dataset.get("dataset", dataset).data_root == cfg.data_root
@@ -96,3 +101,40 @@ ADAPTATIONS = sorted((REPO / "configs").glob("fna_*/*_param_adapt_*.py"))
 def test_the_best_checkpoint_is_kept_by_the_tasks_figure(path):
     cfg = load(path)
     assert cfg.default_hooks.checkpoint.save_best == next(iter(cfg.headline))
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("options", [[], ["--amp"], ["--auto-scale-lr"]])
+def test_options_of_training_reach_the_runner(options, gpu, tmp_path, monkeypatch):
+    built = []
+
+    def build(cfg):
+        built.append(cfg)
+        raise Stopped
+
+    monkeypatch.setattr(train, "build_runner", build)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    arguments = ["configs/fna_det/retinanet_param_adapt_coco.py", "--work-dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["engine.train", *arguments, *options])
+    with pytest.raises(Stopped):
+        train.main()
+    (cfg,) = built
+    mixed = "AmpOptimWrapper" if gpu else "CPUAmpOptimWrapper"
+    assert cfg.optim_wrapper.type == (mixed if options == ["--amp"] else "OptimWrapper")
+    assert cfg.optim_wrapper.get("loss_scale") == (
+        "dynamic" if gpu and "--amp" in options else None
+    )
+    assert cfg.auto_scale_lr.enable is (options == ["--auto-scale-lr"])
+
+
+def test_a_learning_rate_that_cannot_be_scaled(tmp_path, monkeypatch):
+    arguments = [TOY, "--work-dir", str(tmp_path / "run"), "--auto-scale-lr"]
+    arguments += ["--cfg-options", "auto_scale_lr._delete_=True", "auto_scale_lr.enable=False"]
+    monkeypatch.setattr(sys, "argv", ["engine.train", *arguments])
+    with pytest.raises(InputError, match="has no auto_scale_lr.base_batch_size"):
+        train.main()
+    assert not (tmp_path / "run").exists()

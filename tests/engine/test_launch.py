@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+import torch.distributed.run
 
 from engine import launch
 from models import InputError
@@ -17,7 +18,7 @@ def environment(monkeypatch):
     monkeypatch.setattr(os, "environ", dict(os.environ))
 
 
-def launched(monkeypatch, *arguments, gpus=0):
+def launched(monkeypatch, *arguments, gpus=0, module="engine.train"):
     """What launch would start: (processes, arguments)."""
     started = []
     # as where NVML counts, which honours the environment of the moment
@@ -31,7 +32,7 @@ def launched(monkeypatch, *arguments, gpus=0):
     monkeypatch.setattr(launch.importlib, "import_module", lambda name: entry)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: torch.cuda.device_count() > 0)
     monkeypatch.setattr(launch.os, "execv", lambda *_: started.append((0, sys.argv)))
-    monkeypatch.setattr(sys, "argv", ["launch", "engine.train", "default.py", "8", *arguments])
+    monkeypatch.setattr(sys, "argv", ["launch", module, "default.py", "8", *arguments])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     launch.main()
     return started[0]
@@ -63,6 +64,38 @@ def test_number_of_processes_must_be_one(monkeypatch, value):
     monkeypatch.setenv("PROCESSES", value)
     with pytest.raises(InputError, match="PROCESSES"):
         launched(monkeypatch, "a.py", "0")
+
+
+@pytest.mark.parametrize("gpus", [1, 4])
+def test_one_machine_of_several(gpus, monkeypatch):
+    """Also where each has one GPU, torchrun starts the processes, which know of the others."""
+    for name, value in dict(NNODES=2, NODE_RANK=1, MASTER_ADDR="a", PORT=5).items():
+        monkeypatch.setenv(name, str(value))
+    started, start = [], launch.start_processes
+    monkeypatch.setattr(torch.distributed.run, "main", started.append)
+    monkeypatch.setattr(launch.logging, "disable", lambda level: None)
+    processes, arguments = launched(monkeypatch, "a.py", str(gpus), gpus=gpus)
+    assert processes == gpus
+    monkeypatch.setattr(sys, "argv", arguments)
+    start(processes)
+    where, what = started[0][:-6], started[0][-6:]
+    assert where == ["--nnodes=2", "--node-rank=1", "--master-addr=a", "--master-port=5"]
+    assert what[0] == f"--nproc-per-node={gpus}"
+    assert what[1:] == ["-m", "engine.train", "a.py", "--launcher", "pytorch"]
+
+
+def test_a_test_takes_the_last_checkpoint(monkeypatch, tmp_path):
+    folder = tmp_path / "work_dirs/a"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(launch, "REPO", tmp_path)
+    with pytest.raises(InputError, match="no checkpoint in .*work_dirs/a; give one after"):
+        launched(monkeypatch, "configs/a.py", "0", module="engine.test")
+    for number in (1, 2):
+        torch.save(dict(state_dict={}, meta=dict(epoch=number)), folder / f"epoch_{number}.pth")
+    _, arguments = launched(monkeypatch, "configs/a.py", "0", module="engine.test")
+    assert arguments == ["engine.test", "configs/a.py", str(folder / "epoch_2.pth")]
+    _, arguments = launched(monkeypatch, "configs/a.py", "b.pth", "0", module="engine.test")
+    assert arguments == ["engine.test", "configs/a.py", "b.pth"]
 
 
 @pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])

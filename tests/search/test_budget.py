@@ -162,7 +162,20 @@ def test_a_collapse_is_warned_of_once(tmp_path):
         if SKIP in layer.candidates:
             layer.alpha.data[layer.candidates.index(SKIP)] = 9.0
     runner.train()
-    assert log_of(runner).count("alpha collapses to skip: 2 of the 2 layers") == 1
+    text = log_of(runner)
+    assert text.count("alpha collapses to skip: 2 of the 2 layers") == 1
+    # not before a third of α's epochs, which begin with the second
+    assert "Architecture after epoch 2:" in text.partition("alpha collapses")[0]
+
+
+@pytest.mark.slow
+def test_half_of_the_skips_are_no_collapse(tmp_path):
+    runner = make_runner(tmp_path, loop=dict(max_epochs=3))
+    layers = [each for each in runner.model.backbone.mixed_layers if SKIP in each.candidates]
+    for layer, favourite in zip(layers, (SKIP, "k3_e1"), strict=True):
+        layer.alpha.data[layer.candidates.index(favourite)] = 9.0
+    runner.train()
+    assert "alpha collapses" not in log_of(runner)
 
 
 @pytest.mark.parametrize(

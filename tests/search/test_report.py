@@ -112,6 +112,15 @@ def test_the_mean_entropy(searched):
         for alpha in backbone.alphas():
             alpha[0] = 1000
     assert mean_entropy(backbone) == undecided(backbone) == 0
+    with torch.no_grad():
+        for alpha in backbone.alphas():
+            alpha.zero_()
+            alpha[0] = 1
+    backbone.set_temperature(0.5)
+    shares = [[math.exp(2), 1], [math.exp(2), 1, 1]]  # of e^(1 / 0.5) and e^0
+    entropies = [-sum(s / sum(each) * math.log(s / sum(each)) for s in each) for each in shares]
+    assert mean_entropy(backbone) == pytest.approx(sum(entropies) / 2)
+    assert undecided(backbone) == pytest.approx(sum(entropies) / math.log(6))
 
 
 def test_changes_are_counted_from_line_to_line(tmp_path):

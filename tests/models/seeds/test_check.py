@@ -10,7 +10,7 @@ from models import FNABackbone, InputError, load_seed
 from models.seeds import fetch
 from models.seeds.check import check_seed
 from models.seeds.read import NET_CONFIG
-from tests.conftest import REPO
+from tests.conftest import REPO, randomize
 
 from .conftest import MEAN, STD
 
@@ -89,3 +89,26 @@ MISTAKES = {
 def test_wrong_conversions_are_refused(real_seed, mistake):
     with pytest.raises(InputError, match="converted wrongly"):
         check_seed(MISTAKES[mistake](real_seed), fetch.photographs())
+
+
+@pytest.fixture(scope="module")
+def own_seed():
+    """A network whose statistics are those of the photographs: what check_seed must accept."""
+    network = randomize(FNABackbone(NET_CONFIG, last_channels=1280), 0).train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the average of all passes
+    with torch.no_grad():
+        network(fetch.photographs())
+    return network.state_dict()
+
+
+def test_statistics_of_the_photographs_themselves_pass(own_seed):
+    assert check_seed(own_seed, fetch.photographs()) < 0.05
+
+
+@pytest.mark.parametrize("mistake", ["stem transposed", "for pixels to 255", "never trained"])
+def test_mistakes_are_told_without_a_real_seed(own_seed, mistake):
+    with pytest.raises(InputError, match="converted wrongly"):
+        check_seed(MISTAKES[mistake](own_seed), fetch.photographs())

@@ -1,7 +1,6 @@
 import io
 import os
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from models import InputError, load_seed, rename_to_released
 from models.seed import read_seed
 from models.seeds import fetch
 from models.seeds.read import read_foreign_seed
-from tests.conftest import REPO
+from tests.processes import run_script
 
 from .conftest import images, logits, randomise, write_keras
 
@@ -189,11 +188,5 @@ def test_script_from_another_folder(tmp_path):
     """The caller's own 'models' is not taken for ours."""
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "__init__.py").write_text("raise SystemExit('wrong package')")
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "models.seeds.fetch", "--help"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPO)},
-        capture_output=True,
-        text=True,
-    )
+    done = run_script("get_seed", "--help", cwd=tmp_path, new=True)
     assert done.returncode == 0 and "--source" in done.stdout, done.stderr
