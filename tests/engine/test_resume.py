@@ -278,3 +278,17 @@ def test_an_evaluation_is_not_made_twice(tmp_path):
     _, resumed = train_interrupted(tmp_path, interruption, loop, **VALIDATION)
     assert resumed.message_hub.get_scalar("val/count").data[0].tolist() == [10] * 3
     assert isinstance(resumed.hooks[-1], DueEvaluation)
+
+
+def test_processes_draw_different_random_numbers(monkeypatch):
+    """For their samples; and the same ones again."""
+
+    def seeds(rank):
+        monkeypatch.setattr("engine.resume.get_rank", lambda: rank)
+        sampler = DefaultSampler(list(range(10)), shuffle=True, seed=1)
+        batches = SeededBatchSampler(sampler, batch_size=2, part=0)
+        batches.set_seed(1)
+        return [seed for batch in batches for _, seed in batch]
+
+    assert seeds(0) == seeds(0)
+    assert len(set(seeds(0) + seeds(1))) == 20

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch import nn
 
 from models import FNABackbone, FNASuperNet, Inherit, InputError, NetConfig
-from models.inherit import find_path
+from models.inherit import InheritHeads, find_path
 from tests.conftest import randomize
 from tests.models.test_supernet import EXPANDED, SMALL, one_hot_alphas, random_path, set_alphas
 
@@ -78,3 +79,23 @@ def test_another_space_or_no_search_is_told(tmp_path):
     torch.save(dict(state_dict={}), tmp_path / "other.pth")
     with pytest.raises(InputError, match="other.pth: is of no architecture adaptation"):
         Inherit(tmp_path / "other.pth")(FNABackbone(supernet.derive(), (0,)))
+
+
+def test_a_head_for_other_classes_keeps_its_initial_values(tmp_path):
+    learned = Heads(3)
+    space = dict(search_space={"2.0": ["k3_e1"]})
+    torch.save(dict(state_dict=learned.state_dict(), arch_adapt=space), tmp_path / "search.pth")
+    model = Heads(5)
+    initial = {key: value.clone() for key, value in model.state_dict().items()}
+    InheritHeads(tmp_path / "search.pth")(model)
+    for key, value in model.state_dict().items():
+        source = learned.state_dict() if key.startswith("neck") else initial
+        assert torch.equal(value, source[key]), key
+
+
+class Heads(nn.Module):
+    """A neck, and a head for so many classes."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.neck, self.head = nn.Linear(4, 4), nn.Linear(4, classes)

@@ -22,6 +22,7 @@ from models import (
 )
 from models.ops import SKIP
 from search import random_architectures
+from search.random_architectures import draw_within
 from search.ranking import Candidate, evaluate, propose, to_json
 from search.turns import Temperature
 from tests.conftest import REPO
@@ -209,6 +210,21 @@ def test_random_architectures_have_the_cost(tmp_path, monkeypatch, capsys, targe
         assert count_madds(FNABackbone(Path(file)), (240, 320)) == pytest.approx(wanted, rel=0.02)
     random_architectures.main()
     assert capsys.readouterr().out.split() == files  # and the same again
+
+
+def test_random_architectures_are_equally_likely():
+    """Of those of one cost, however many paths each is: skips may stand anywhere in a stage."""
+    supernet = FNASuperNet(**{key: value for key, value in SUPERNET.items() if key != "type"})
+    prices = torch.ones(4, 3)  # all cost the same but for skips
+    prices[[1, 3], 2] = 0
+    counts: dict[str, int] = {}
+    for seed in range(600):
+        generator = torch.Generator().manual_seed(seed)
+        drawn = next(draw_within(supernet, prices, 3.0, 0.1, generator))
+        counts[str(drawn)] = counts.get(str(drawn), 0) + 1
+    assert len(counts) == 16  # one of two stages skips: 2 × 2 for its other layer × 2 × 2
+    expected = 600 / 16
+    assert sum((count - expected) ** 2 / expected for count in counts.values()) < 38  # p = 0.001
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from models import FNABackbone, InputError, count_madds
 from search import pareto
 from search.pareto import Search, read_targets, tabulate, write_results
+from tests.conftest import REPO
 
 from .tools import SHARED, SUPERNET
 
@@ -144,3 +145,48 @@ def test_a_sweep_refuses(tmp_path, monkeypatch, capfd, config, arguments, messag
     with pytest.raises(InputError, match=message):
         sweep(monkeypatch, capfd, *arguments, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def prepared(monkeypatch, capfd, tmp_path):
+    """A function: what a command line would start: (settings, references, stamp)."""
+
+    class Recorder:
+        def __init__(self, config, settings, references, folder, targets, screen):
+            self.settings, self.references = settings, references
+
+        def run(self, stamp):
+            started.append((self.settings, self.references, stamp))
+            raise KeyboardInterrupt
+
+    started = []
+    monkeypatch.setattr(pareto, "Sweep", Recorder)
+
+    def prepare(*arguments):
+        with pytest.raises(SystemExit):
+            sweep(monkeypatch, capfd, "--targets", "1", "--out", tmp_path / "out", *arguments)
+        return started.pop()
+
+    return prepare
+
+
+def test_what_searches_of_a_sweep_are_told(prepared, tmp_path):
+    bccd = "configs/fna_det/ssdlite_arch_adapt_bccd.py"
+    settings, references, stamp = prepared("--config", bccd)
+    assert {"train_cfg.ranking.candidates=1", "train_cfg.ranking.batches=10"} <= set(settings)
+    assert references["published"] == str(REPO / "configs/net_configs/ssdlite.txt")
+    assert references["seed"] == str(REPO / "configs/net_configs/mobilenetv2.txt")
+    assert prepared("--config", bccd)[2] == stamp
+
+    option = "train_cfg.ranking.batches=7"
+    settings, _, other = prepared("--config", bccd, "--cfg-options", option)
+    assert other != stamp
+    assert option in settings and "train_cfg.ranking.batches=10" not in settings
+
+    table = tmp_path / "table.json"
+    content = (REPO / "docs/evidence/bccd_ssdlite/latency_table.json").read_text()
+    table.write_text(content)
+    settings, _, with_table = prepared("--config", bccd, "--table", table)
+    assert {"train_cfg.cost.type=Latency", f"train_cfg.cost.table={table}"} <= set(settings)
+    table.write_text(content + " ")
+    assert len({stamp, other, with_table, prepared("--config", bccd, "--table", table)[2]}) == 4
