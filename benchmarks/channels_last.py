@@ -13,11 +13,14 @@ import time
 import torch
 from torch import nn
 
+from engine.config import OneLineParser
 from engine.model import build_model
+from engine.run import run
+from models import InputError
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = OneLineParser(prog="benchmarks.channels_last", description=__doc__.partition("\n")[0])
     parser.add_argument("--config", default="configs/fna_seg/deeplabv3_param_adapt_cityscapes.py")
     parser.add_argument("--size", type=int, nargs=2, default=(193, 193), metavar=("H", "W"))
     parser.add_argument("--batch", type=int, default=4)
@@ -49,6 +52,8 @@ def mean_of_outputs(outputs: torch.Tensor | tuple | list) -> torch.Tensor:
 
 def main() -> None:
     args = parse_args()
+    if args.repeats < 1:
+        raise InputError(f"--repeats {args.repeats}: expected 1 or more")
     network = build_model(args.config, args.device)[0].train()
     images = torch.randn(args.batch, 3, *args.size, device=args.device)
     orders = {"usual": torch.contiguous_format, "channels last": torch.channels_last}
@@ -66,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

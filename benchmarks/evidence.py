@@ -9,8 +9,6 @@ else is in ``work_dirs/evidence/TASK/``, from where what was interrupted continu
 """
 
 import argparse
-import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -31,17 +29,12 @@ from models.files import locate, write_whole
 from models.latency import device_name
 
 from .evidence_grid import Grid
-from .evidence_plan import TASKS, Cell, read
+from .evidence_plan import TASKS, Cell, digest, read
 from .evidence_report import write_report
 from .evidence_running import Failure, Running, environment
 
 # minutes of a core that a kind of cell takes, until one has been done
 _MINUTES = dict(table=8, draw=1, search=20, training=12, held_out=3, latency=8)
-# what of a config decides about a result
-_DECISIVE = (
-    *("model", "train_dataloader", "test_dataloader", "train_cfg", "optim_wrapper"),
-    *("param_scheduler", "custom_hooks", "randomness", "test_evaluator"),
-)
 _PACKAGES = ("torch", "onedl-mmengine", "onedl-mmdetection", "onedl-mmsegmentation", "onnxruntime")
 _MOST_FAILURES = 2  # in a row
 _POLL_SECONDS = 1
@@ -125,22 +118,36 @@ class Evidence:
         free = list(self.cores)
         for each in self.running:
             free.remove(each.core)
-        compares = cell.name in self.again and self.grid.result(cell.name)
-        folder = self.grid.work / ("again" if compares else "") / cell.name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "done").unlink(missing_ok=True)
+        folder = self._folder(cell)
         commands = self.grid.commands(cell, folder)
         on_gpu = self.grid.gpus != "0" and not cell.alone  # latency is the CPU's
         self.running.append(Running(cell, free[0], folder, commands, time.monotonic(), on_gpu))
         self.running[-1].start_next()
+
+    def _folder(self, cell: Cell) -> Path:
+        """Where to do a cell. What is there is deleted if it was made with other settings, or its
+        result was there and has been removed: nothing of it may come into the new result."""
+        known = self.grid.result(cell.name)
+        compares = cell.name in self.again and known
+        folder = self.grid.work / ("again" if compares else "") / cell.name
+        settings, done, today = folder / "settings", folder / "done", digest(cell)
+        others = settings.is_file() and settings.read_text() != today
+        if others or (done.is_file() and not known):
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        done.unlink(missing_ok=True)
+        write_whole(settings, today.encode())
+        return folder
 
     def _advance(self, running: Running) -> None:
         """Continue with a cell, if its present command has ended."""
         try:
             if not running.has_ended() or (found := running.start_next()) is None:
                 return
-        except Failure as failure:
-            self.failures[running.cell.name] = str(failure)
+        except (Failure, InputError, OSError, KeyError) as error:  # or what it left is not usable
+            ours = isinstance(error, Failure)
+            failure = str(error) if ours else f"{running.cell.name}: {type(error).__name__} {error}"
+            self.failures[running.cell.name] = failure
             self.failed_in_a_row += 1
             self.line.end(f"failed: {failure}")
         else:
@@ -192,13 +199,6 @@ class Evidence:
         return sum(found) / len(found) if found else _MINUTES[cell.kind]
 
 
-def digest(cell: Cell) -> str:
-    """What tells settings apart that decide about a cell's result."""
-    cfg = read(cell.config).to_dict()
-    decisive = [cell.settings, *((key, cfg.get(key)) for key in _DECISIVE)]
-    return hashlib.sha256(json.dumps(decisive, default=str).encode()).hexdigest()[:16]
-
-
 def _summary(found: dict) -> str:
     parts = [(split, found[split].items()) for split in ("validation", "test") if split in found]
     return "; ".join(
@@ -211,6 +211,8 @@ def _about() -> dict:
     """What results say about where they come from."""
 
     def git(*arguments: str) -> str:
+        if not shutil.which("git"):
+            return ""
         process = subprocess.run(["git", *arguments], capture_output=True, text=True)
         return process.stdout.strip() if process.returncode == 0 else ""
 

@@ -3,6 +3,8 @@
 A cell is a search, a training with its evaluations, or a measurement.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,11 @@ MOBILENETV2 = "configs/net_configs/mobilenetv2.txt"
 SEEDS = (0, 1, 2)
 DRAWN = (1, 2, 3)  # random architectures of each cost
 NO_REMAPPING = "model.backbone.init_cfg=None"
+# what of a config decides about a result
+_DECISIVE = (
+    *("model", "train_dataloader", "test_dataloader", "train_cfg", "optim_wrapper"),
+    *("param_scheduler", "custom_hooks", "randomness", "test_evaluator"),
+)
 # of searches to a target: one that is cheaper is pulled up to it
 _TO_TARGET = ("train_cfg.cost.rate=0.05", "train_cfg.cost.negative=True")
 # in passes over the images, of BCCD's searches
@@ -235,6 +242,17 @@ def _train(
         row, "training", title, seed, task.training, architecture=architecture,
         inherits=architecture if inherits else "", **rest,
     )  # fmt: skip
+
+
+def digest(cell: Cell, cfg: Config | None = None) -> str:
+    """What tells settings apart that decide about a cell's result.
+
+    Args:
+        cfg: The cell's config, where it has been read.
+    """
+    values = (cfg or read(cell.config)).to_dict()
+    decisive = [cell.settings, *((key, values.get(key)) for key in _DECISIVE)]
+    return hashlib.sha256(json.dumps(decisive, default=str).encode()).hexdigest()[:16]
 
 
 def read(config: str) -> Config:

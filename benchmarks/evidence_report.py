@@ -15,7 +15,7 @@ from models.files import write_whole
 from models.ops import SKIP, parse_op
 
 from .evidence_grid import Grid
-from .evidence_plan import DRAWN, NO_REMAPPING
+from .evidence_plan import DRAWN, NO_REMAPPING, digest, read
 
 # lines of the main table: rows, and the random architectures of a cost together
 _MAIN = (
@@ -42,14 +42,18 @@ _WHERE = {
 }
 _TIMED = ("search", "training")  # kinds of cells whose core-minutes are shown
 _SEARCHES = ("search_paper", "search_shared", "search_latency")
-# pairs of lines to compare: what was found, with random architectures of its cost or the seed's
+# pairs of lines to compare: what was found, with random architectures of its cost or the seed's,
+# trained alike, and with the seed's, trained for as long as a search and a training take
 _AGAINST = (
     ("found_paper", "random_madds"),
     ("found_shared", "random_madds"),
     ("found_latency", "random_latency"),
     ("found_latency_longer", "random_latency_longer"),
+    ("found_shared_inherited", "seed"),
+    ("found_shared_inherited", "seed_longer"),
     ("found_latency", "seed"),
     ("found_latency_inherited", "seed"),
+    ("found_latency_inherited", "seed_longer"),
     ("found_latency_longer", "seed_longer"),
 )
 
@@ -64,6 +68,13 @@ class Runs:
     def values(self, figure: Callable[[dict], float | None]) -> list[float]:
         return [value for result in self.results if (value := figure(result)) is not None]
 
+    def by_seed(self) -> dict[int, "Runs"]:
+        """Those of each random seed."""
+        seeds = dict.fromkeys(result["seed"] for result in self.results)
+        return {
+            seed: Runs(self.title, [r for r in self.results if r["seed"] == seed]) for seed in seeds
+        }
+
 
 class Report:
     """What the cells of a grid have found."""
@@ -71,7 +82,7 @@ class Report:
     def __init__(self, grid: Grid):
         self.grid = grid
         found = {name: grid.result(name) for name in grid.cells}
-        self.missing = [name for name, result in found.items() if not result]
+        self.missing = [name for name, cell in grid.cells.items() if not grid.is_done(cell)]
         self.found = {name: result for name, result in found.items() if result}
         trained = [r for r in self.found.values() if r["kind"] == "training"]
         self.latencies = self.found.get("latency", {}).get("networks", {})
@@ -117,6 +128,13 @@ class Report:
         search = self.found.get(cell.architecture, {})
         return _minutes(search, "search")
 
+    def minutes(self, result: dict) -> float | None:
+        """Core-minutes of a training and of the search before it, if there was one."""
+        search = self.grid.cells[result["cell"]].architecture
+        searched = search.startswith("search_")
+        parts = _minutes(result, "training"), self.search_minutes(result) if searched else 0.0
+        return None if None in parts else sum(parts)
+
     def lines(self) -> list[Runs]:
         """Of the main table, those of which anything has been run."""
         names = [*_MAIN, *(f"found_{name}" for name, *_ in self.grid.task.tries)]
@@ -142,22 +160,34 @@ class Report:
             *([make(runs) for make in columns.values()] for runs in self.lines()),
         ]
 
-    def comparisons(self) -> list[str]:
-        """What is found, compared with random architectures or the seed's, in sentences."""
-        sentences = []
+    def comparisons(self) -> list[list[str]]:
+        """What is found, less random architectures or the seed's: per random seed, and the mean."""
+        metric = self.metrics[0]
+        table = [
+            ["found", "less", "random seeds", f"test {metric}", "deviation of the latter's runs"]
+            + ["MAdds", "latency", "core-minutes, with the search"]
+        ]
         for pair in _AGAINST:
             found, other = map(self.line, pair)
-            ours, theirs = (runs.values(self.accuracy()) for runs in (found, other))
-            if not ours or len(theirs) < 2:
+            ours, theirs = (runs.by_seed() for runs in (found, other))
+            both = [seed for seed in ours if seed in theirs]
+            if not both or len(other.results) < 2:
                 continue
-            gain, spread = statistics.mean(ours) - statistics.mean(theirs), _deviation(theirs)
-            size = "more" if abs(gain) > spread else "not more"
-            sentences.append(
-                f"- {found.title} ({_runs(ours)}), less {other.title} ({_runs(theirs)}): "
-                f"{self.signed.format(gain)} {self.metrics[0]}; {size} than the latter's standard "
-                f"deviation, {self.form.format(spread)}."
+            pairs = [(ours[seed], theirs[seed]) for seed in both]
+
+            def ratio(figure: Callable, pairs=pairs) -> str:
+                means = [(_mean(a, figure), _mean(b, figure)) for a, b in pairs]
+                ratios = [a / b for a, b in means if a and b]
+                return f"× {statistics.mean(ratios):.2f}" if ratios else "–"
+
+            accuracy = self.accuracy()
+            gains = [_mean(a, accuracy) - _mean(b, accuracy) for a, b in pairs]
+            table.append(
+                [found.title, other.title, str(len(both)), _text(gains, self.signed)]
+                + [self.form.format(_deviation(other.values(accuracy)))]
+                + [ratio(lambda r: r["madds"]), ratio(self.latency("model")), ratio(self.minutes)]
             )
-        return sentences
+        return table
 
     def correlations(self) -> list[list[str]]:
         """Spearman's rank correlation of accuracy with what was known before training."""
@@ -166,6 +196,7 @@ class Report:
             found = [self._correlate(f"held_out_{kind}-{seed}", seed) for seed in self.of_seed]
             if found := [each for each in found if each]:
                 counts = sorted({count for count, _ in found})
+                counts = counts[:1] + counts[1:][-1:]
                 cells = [_text([rhos[n] for _, rhos in found], "{:+.2f}") for n in range(3)]
                 table.append([title, str(len(found)), " to ".join(map(str, counts)), *cells])
         return table
@@ -228,14 +259,23 @@ class Report:
             "Written by `python -m benchmarks.evidence` from the files in the folder of this name; "
             "[README.md](README.md) says what the rows are. Mean ± standard deviation over the "
             "runs, which differ in the random seed of training and, where there is one, of the "
-            "search. Params and MAdds are the whole network's; search and training are in "
-            "core-minutes of CPU time.",
+            "search; those of several random architectures differ in the architecture, too. Params "
+            "and MAdds are the whole network's; search and training are in core-minutes of CPU "
+            "time.",
             *self._notes(about),
         ]
         if self.metrics:
             parts += [_markdown(self.main_table())]
             parts += [f"![accuracy and latency]({picture})"] if picture else []
-            parts += ["\n".join(self.comparisons())]
+        comparisons = self.comparisons() if self.metrics else []
+        if len(comparisons) > 1:
+            parts += [
+                "## What a search gains\n\nDifferences are of runs with the same random seed: the "
+                "mean over random seeds ± standard deviation. The costs are the former's as shares "
+                "of the latter's. A difference that is not larger than the latter's runs deviate "
+                "says little.",
+                _markdown(comparisons),
+            ]
         correlations = self.correlations()
         if len(correlations) > 1:
             parts += [
@@ -267,6 +307,15 @@ class Report:
     def _notes(self, about: Sequence[dict]) -> Iterable[str]:
         if self.missing:
             yield f"**Not done yet, {len(self.missing)} cells:** {', '.join(self.missing)}."
+        configs = {config: read(config) for config in {c.config for c in self.grid.cells.values()}}
+        others = [
+            cell.name
+            for cell in self.grid.cells.values()
+            if (result := self.found.get(cell.name))
+            and result["config_digest"] != digest(cell, configs[cell.config])
+        ]
+        if others:
+            yield f"**Made with other settings than today's:** {', '.join(others)}."
         resumed = [
             r["cell"] for r in about if r["kind"] in _TIMED and _minutes(r, r["kind"]) is None
         ]
@@ -350,8 +399,9 @@ def _column(figure: Callable[[dict], float | None], form: str) -> Callable[[Runs
     return lambda runs: _text(runs.values(figure), form)
 
 
-def _runs(values: Sequence[float]) -> str:
-    return f"{len(values)} run{'s' if len(values) > 1 else ''}"
+def _mean(runs: Runs, figure: Callable[[dict], float | None]) -> float | None:
+    values = runs.values(figure)
+    return statistics.mean(values) if values else None
 
 
 def _text(values: Sequence[float], form: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -75,8 +76,10 @@ class Running:
 
     def stop(self) -> None:
         """End the present command; its cell continues another time."""
-        for end in (self.process.terminate, self.process.kill):
-            end()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self.process.returncode is not None:
+                return
+            os.kill(self.process.pid, number)  # Popen's own would wait for it, and lose its time
             deadline = time.monotonic() + _GRACE_SECONDS
             while time.monotonic() < deadline:
                 try:

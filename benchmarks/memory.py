@@ -24,8 +24,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from engine.compat import mmcv_ops
+from engine.config import OneLineParser
 from engine.model import build_model
-from models import FNASuperNet, count_params
+from engine.run import run
+from models import FNASuperNet, InputError, count_params
 
 CONFIGS = [
     "configs/fna_det/retinanet_arch_adapt_coco.py",
@@ -73,6 +75,8 @@ def image_size(cfg: Config) -> tuple[int, int]:
     """Height and width of a training batch, in pixels."""
     if "crop_size" in cfg:
         return tuple(cfg.crop_size)
+    if "resize" not in cfg:
+        raise InputError(f"config {cfg.filename}: has neither crop_size nor resize")
     width, height = cfg.resize.scale
     divisor = cfg.model.data_preprocessor.get("pad_size_divisor", 1)
     return tuple(math.ceil(side / divisor) * divisor for side in (height, width))
@@ -156,7 +160,7 @@ def peak(model: nn.Module, images: Tensor, amp: bool, choose: Callable[[FNASuper
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = OneLineParser(prog="benchmarks.memory", description=__doc__.partition("\n")[0])
     parser.add_argument("configs", nargs="*", default=CONFIGS, metavar="CONFIG")
     parser.add_argument("--batch", type=int, help="images per GPU (default: as the config says)")
     return parser.parse_args()
@@ -178,4 +182,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

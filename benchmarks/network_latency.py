@@ -16,6 +16,8 @@ from engine.latency import RawOutputs, Timing, about, make_backend, measure
 from engine.model import build_model
 from engine.progress import StatusLine
 from engine.run import run
+from engine.work_dir import check_output_file
+from models import InputError
 from models.files import write_whole
 
 _ROUNDS = 20
@@ -27,11 +29,20 @@ def main() -> None:
     parser.add_argument("--net-configs", type=Path, required=True, help="JSON list of texts")
     parser.add_argument("--out", type=Path, required=True, help="file of the result")
     args = parser.parse_args()
-    texts, out = json.loads(args.net_configs.read_text()), args.out.absolute()
+    out, config = args.out.absolute(), user_path(args.config)
+    check_output_file(out, "--out")
+    try:
+        texts = json.loads(args.net_configs.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"--net-configs {args.net_configs}: {error}") from None
+    if not isinstance(texts, list) or not texts:
+        raise InputError(f"--net-configs {args.net_configs}: expected a list of architectures")
     backend, networks = make_backend(None, threads=1), {}
     for text in texts:
         options = {"model.backbone.net_config": text, "model.backbone.init_cfg": None}
-        model, cfg = build_model(user_path(args.config), "cpu", options)
+        model, cfg = build_model(config, "cpu", options)
+        if "input_size" not in cfg:
+            raise InputError(f"config {args.config}: has no input_size")
         image = [torch.randn(1, 3, *cfg.input_size)]
         networks[text, "model"] = RawOutputs(model), image
         networks[text, "backbone"] = model.backbone, image

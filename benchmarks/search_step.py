@@ -19,8 +19,9 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from engine.compat import mmcv_ops
-from engine.config import REPO
-from models import FNASuperNet, MAdds, expected_cost, price_list
+from engine.config import REPO, OneLineParser
+from engine.run import run
+from models import FNASuperNet, InputError, MAdds, expected_cost, price_list
 from search.derived import derived_backbone
 
 from .memory import LiveBytes
@@ -42,7 +43,7 @@ class Row:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = OneLineParser(prog="benchmarks.search_step", description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--config", default=str(REPO / "configs/fna_det/retinanet_arch_adapt_coco.py")
     )
@@ -128,6 +129,8 @@ def measure_memory(row: Row, images: Tensor, precision: torch.dtype | None) -> i
 
 def main() -> None:
     args = parse_args()
+    if args.repeats < 1:
+        raise InputError(f"--repeats {args.repeats}: expected 1 or more")
     size, precision = tuple(args.size), PRECISIONS[args.precision]
     torch.manual_seed(args.seed)
     rows = make_rows(args.config, size, args.device, args.seed)
@@ -166,4 +169,4 @@ def print_table(rows: list[Row], args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

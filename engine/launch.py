@@ -5,6 +5,7 @@
 
 import importlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -34,10 +35,12 @@ def main() -> None:
     positional = list(takewhile(lambda arg: not arg.startswith("-"), args))
     options = args[len(positional) :]
     check_order(options)
-    gpus = positional.pop() if positional and positional[-1].isdigit() else default_gpus
+    gpus = positional.pop() if positional and positional[-1].isdecimal() else default_gpus
     if not positional:
         positional = [default_config]
     if module == "engine.test" and len(positional) == 1 and not {"-h", "--help"} & set(options):
+        if not os.path.isfile(locate(positional[0])):
+            raise InputError(f"config {positional[0]}: no such file")
         positional.append(latest_checkpoint(positional[0]))
 
     available = torch.cuda.device_count()  # before the environment says otherwise
@@ -63,8 +66,11 @@ def check_order(options: list[str]) -> None:
     Raises:
         InputError: One does; it would be taken for an option's, and the default used.
     """
-    after_flags = (b for a, b in pairwise(options) if a in _FLAGS and not b.startswith("-"))
-    configs = (each for each in options if each.endswith(_CONFIGS) and os.path.isfile(locate(each)))
+    pairs = [(a, b) for a, b in pairwise(options) if not b.startswith("-")]
+    after_flags = (b for a, b in pairs if a in _FLAGS)
+    # what follows an option is its value: --out may name a file that is there
+    others = (b for a, b in pairs if not a.startswith("-") and b.endswith(_CONFIGS))
+    configs = (each for each in others if os.path.isfile(locate(each)))
     if misplaced := next(chain(after_flags, configs), None):
         raise InputError(
             f"{misplaced} stands after an option; expected [CONFIG [CHECKPOINT]] [GPUS] first, "
@@ -83,11 +89,20 @@ def latest_checkpoint(config: str) -> str:
     return str(path)
 
 
-def count_from_environment(name: str) -> int:
-    """A whole number of at least 1 from an environment variable, 1 where it is not set."""
-    value = os.environ.get(name, "1")
-    if not value.isdecimal() or int(value) < 1:
-        raise InputError(f"environment variable {name} is {value!r}, expected a number from 1 on")
+def count_from_environment(
+    name: str, default: int = 1, least: int = 1, most: int | None = None
+) -> int:
+    """A whole number from an environment variable, or a default where it is not set.
+
+    Raises:
+        InputError: It is none, or out of its range.
+    """
+    value = os.environ.get(name, str(default))
+    if not value.isdecimal() or not least <= int(value) <= (math.inf if most is None else most):
+        to = "on" if most is None else f"to {most}"
+        raise InputError(
+            f"environment variable {name} is {value!r}, expected a number from {least} {to}"
+        )
     return int(value)
 
 
@@ -127,9 +142,11 @@ def start_processes(processes: int) -> None:
         where = ["--standalone", "--local-addr=127.0.0.1"]
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     else:
-        where = [f"--nnodes={nodes}", f"--node-rank={os.environ.get('NODE_RANK', 0)}"]
+        rank = count_from_environment("NODE_RANK", default=0, least=0, most=nodes - 1)
+        port = count_from_environment("PORT", default=29500, most=65535)
+        where = [f"--nnodes={nodes}", f"--node-rank={rank}"]
         where += [f"--master-addr={os.environ.get('MASTER_ADDR', '127.0.0.1')}"]
-        where += [f"--master-port={os.environ.get('PORT', 29500)}"]
+        where += [f"--master-port={port}"]
     module, *args = sys.argv
     try:
         torchrun.main(

@@ -12,7 +12,7 @@ from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.registry import DATASETS, MODELS, DefaultScope, init_default_scope
 from torch import Tensor, nn
 
-from models import NetConfig
+from models import InputError, NetConfig
 from models.files import locate
 
 from .architecture import check_weights, take_net_config
@@ -33,8 +33,13 @@ def build_model(
         path: A config file, from the repository's root, which becomes the current folder.
         device: Where to build it.
         options: Settings to override, as ``--cfg-options`` does.
+
+    Raises:
+        InputError: There is no such file.
     """
     os.chdir(REPO)
+    if not os.path.isfile(path):
+        raise InputError(f"config {path}: no such file")
     cfg = read_config(path)
     cfg.merge_from_dict(dict(options or {}))
     return model_of(cfg, device), cfg

@@ -121,6 +121,8 @@ def check_settings(cfg: Config) -> None:
     seed = randomness.get("seed")
     if seed is not None and not (_is_whole(seed, 0) and seed <= _MAX_SEED):
         raise _wrong("randomness.seed", seed, f"a whole number from 0 to {_MAX_SEED}, or None")
+    if randomness.get("diff_rank_seed"):
+        raise _wrong("randomness.diff_rank_seed", True, "False: processes draw from one seed here")
     levels = logging.getLevelNamesMapping()
     level = cfg.get("log_level", "INFO")
     if not isinstance(level, str) or level not in levels:

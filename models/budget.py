@@ -89,16 +89,17 @@ def cost_term(
     Args:
         cfg: What :meth:`CostTerm.from_cfg` takes, for a fixed λ; or, in place of ``weight``,
             ``base`` and ``scale``, a ``target`` (in units of the cost, or as ``'0.9 seed'``, times
-            what the seed's architecture costs), and ``rate``, ``damping`` and ``negative`` where
-            the defaults do not serve.
+            what the seed's architecture costs; None: there is none), and ``rate``, ``damping`` and
+            ``negative`` where the defaults do not serve.
         seed: The seed's architecture.
 
     Raises:
         InputError: A setting is missing or unknown, or no architecture of the space, or every one,
             meets the target.
     """
-    if "target" not in cfg:
-        return CostTerm.from_cfg(cfg)
+    if cfg.get("target") is None:
+        settings = {"target", *_LEARNING} if "target" in cfg else set()
+        return CostTerm.from_cfg({k: v for k, v in cfg.items() if k not in settings})
     # a config that inherits a fixed λ and asks for a target means the target
     cfg = {key: value for key, value in cfg.items() if key not in ("weight", "base", "scale")}
     target, input_size = cfg.pop("target"), cfg.pop("input_size", None)
@@ -106,8 +107,10 @@ def cost_term(
     if input_size is None:
         raise InputError("cost: input_size is missing or unknown")
     for key in ("rate", "damping"):
-        if not _is_number(learning[key]) or learning[key] <= 0:
+        if not _is_number(learning[key]) or not 0 < learning[key] < math.inf:
             raise InputError(f"cost: {key} {learning[key]!r}, expected a number above 0")
+    if not isinstance(learning["negative"], bool):
+        raise InputError(f"cost: negative {learning['negative']!r}, expected True or False")
     cost = build_cost(cfg, input_size)
     prices, fixed = price_list(supernet, cost, input_size), fixed_cost(supernet, cost, input_size)
     target = _absolute(target, cost, lambda: _seed_cost(seed, supernet, cost, input_size))

@@ -80,8 +80,12 @@ def build_cost(cfg: dict, input_size: tuple[int, int]) -> Cost:
     """The cost of a config: its ``type`` and settings, for images of ``input_size``.
 
     Raises:
-        InputError: A setting is missing or unknown, or the cost holds for another size.
+        InputError: A setting is missing, unknown or out of its range, or the cost holds for another
+            size.
     """
+    sides = input_size if isinstance(input_size, list | tuple) else ()
+    if len(sides) != 2 or not all(type(side) is int and side >= 1 for side in sides):
+        raise InputError(f"cost: input_size {input_size!r}, expected (height, width) in pixels")
     settings = dict(cfg)
     try:
         # not COSTS.build, which warns in the scope of mmdet or mmseg
@@ -90,6 +94,8 @@ def build_cost(cfg: dict, input_size: tuple[int, int]) -> Cost:
         raise InputError(f"cost: {error.args[0]} is missing or unknown") from None
     except TypeError as error:
         raise InputError(f"cost: {error}") from None
+    if not isinstance(cost.unit, int | float) or not 0 < cost.unit < math.inf:
+        raise InputError(f"cost: unit {cost.unit!r}, expected a number above 0")
     size = getattr(cost, "input_size", None)
     if size and tuple(size) != tuple(input_size):
         (height, width), (asked_height, asked_width) = size, input_size

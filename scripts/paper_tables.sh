@@ -4,4 +4,4 @@
 # Takes seconds, no data and no GPU; exits with 1 where a figure is not the paper's.
 set -eu
 . "$(dirname -- "$0")/setup.sh"
-exec "$PYTHON" -m engine.tables paper
+exec "$PYTHON" -m engine.tables paper "$@"

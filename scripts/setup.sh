@@ -47,7 +47,9 @@ install_requirements() {
 }
 
 if [ -z "${VENV:-}" ] && [ "${VIRTUAL_ENV:-${CONDA_PREFIX:-}}" ] &&
-    python -c 'import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ["mmdet", "torch"])))' 2>/dev/null; then
+    python -c 'import sys; from importlib.metadata import version
+assert (3, 11) <= sys.version_info[:2] <= (3, 14)
+list(map(version, ["torch", "onedl-mmengine", "onedl-mmdetection", "onedl-mmsegmentation"]))' 2>/dev/null; then
     PYTHON=$(command -v python)
 else
     VENV=${VENV:-$REPO/.venv}

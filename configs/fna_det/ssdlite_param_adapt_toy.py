@@ -40,4 +40,4 @@ param_scheduler = [
 ]
 custom_hooks = _base_.cpu_hooks
 default_hooks = dict(logger=_base_.log_often)
-auto_scale_lr = dict(base_batch_size=4)
+auto_scale_lr = dict(base_batch_size=8)

@@ -1,5 +1,5 @@
-# Architecture adaptation of DeepLabv3 on the embedded data set, 4 images of 257x129, sized for a
-# minute on two CPU cores.
+# Architecture adaptation of DeepLabv3 on the embedded data set, 4 images of 256x128 (padded
+# by a pixel, which no label has), sized for a minute on two CPU cores.
 _base_ = [
     "deeplabv3_arch_adapt_cityscapes.py",
     "../_base_/data/toy_city_segmentation.py",

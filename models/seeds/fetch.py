@@ -274,6 +274,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--force", action="store_true", help="fetch even if --out already holds such a seed"
     )
+    parser.error = lambda message: parser.exit(2, f"error: {message}\n")
     options = parser.parse_args(arguments)
     try:
         get_seed(options.source, options.out.absolute(), options.force)

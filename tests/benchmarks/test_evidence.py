@@ -208,6 +208,7 @@ def test_an_interrupted_cell_continues_in_its_folder(tmp_path):
     assert running.start_next() is None and not running.has_ended()
     running.stop()
     assert running.process.returncode == -15
+    running.stop()  # and once more, which is nothing
     assert running.used()["training"]["starts"] == 1
     grid.scripts = {}
     do(grid)
@@ -260,6 +261,37 @@ def test_again_compares_and_keeps_the_result(tmp_path):
     )
     assert json.loads((grid.results / "a.json").read_text())["net_config"] == "other"
     assert grid.begun == ["a"] * 3 and not list((grid.work / "again").iterdir())
+
+
+def test_nothing_old_comes_into_a_new_result(tmp_path, monkeypatch):
+    """What is left of other settings, or of a result that has been removed, is deleted."""
+    script = "cd {work}/a; " + "test ! -e left; ok=$?; touch left; exit $ok"
+    grid = FakeGrid(tmp_path, cells_of("a"), dict(a=script.format(work=tmp_path / "work")))
+    do(grid)
+    (grid.results / "a.json").unlink()
+    grid.known.clear()
+    do(grid)  # would fail where "left" is left
+    (grid.work / "a/done").unlink()  # as if interrupted
+    (grid.results / "a.json").unlink()
+    grid.known.clear()
+    monkeypatch.setattr(evidence, "digest", lambda cell: "another")
+    do(grid)
+    assert json.loads((grid.results / "a.json").read_text())["config_digest"] == "another"
+    (grid.work / "a/done").unlink()
+    (grid.results / "a.json").unlink()
+    grid.known.clear()
+    with pytest.raises(InputError, match="failed: a"):
+        do(grid)  # of the same settings: continues in what is there
+
+
+def test_what_a_cell_left_is_not_usable(tmp_path):
+    class Broken(FakeGrid):
+        def _training(self, cell, folder):
+            yield "training", ["true"]
+            raise KeyError("net_config")
+
+    with pytest.raises(InputError, match="failed: a: KeyError 'net_config'"):
+        do(Broken(tmp_path, cells_of("a")))
 
 
 def test_select():

@@ -96,19 +96,22 @@ def test_interrupted_runs_do_not_count_for_time(filled):
 
 
 def test_comparisons(filled):
-    (sentence,) = Report(filled).comparisons()
-    assert sentence == (
-        "- found, shared weights (1 run), less random architectures, the seed's MAdds (2 runs): "
-        "+0.040 AP; more than the latter's standard deviation, 0.014."
-    )
+    """Of runs with the same random seed, and costs as shares."""
+    head, row = Report(filled).comparisons()
+    assert head[2:5] == ["random seeds", "test AP", "deviation of the latter's runs"]
+    # 0.43 less the mean of 0.38 and 0.40, which deviate by 0.02 / sqrt(2); latency 10 of 16 and 14;
+    # a search of 21 minutes before trainings of 10
+    assert row[:2] == ["found, shared weights", "random architectures, the seed's MAdds"]
+    assert row[2:] == ["1", "+0.040", "0.014", "× 0.80", "× 0.67", "× 3.10"]
     for seed, ap in ((0, 0.415), (1, 0.425)):
-        train(filled, f"found_latency-{seed}", ap, "L")
+        train(filled, f"found_latency-{seed}", ap, "L", madds=0.25e9)
     filled.known.clear()
-    _, sentence = Report(filled).comparisons()
-    assert sentence == (
-        "- found, half the latency (2 runs), less MobileNetV2, the seed's own (3 runs): "
-        "+0.000 AP; not more than the latter's standard deviation, 0.020."
-    )
+    _, _, row = Report(filled).comparisons()
+    assert row[:3] == ["found, half the latency", "MobileNetV2, the seed's own", "2"]
+    # 0.415 - 0.40 and 0.425 - 0.42; the seed's third run counts for the deviation alone
+    assert row[3:6] == ["+0.010 ± 0.007", "0.020", "× 0.50"]
+    assert row[6:] == ["–", "–"]  # neither its latency nor its search is known
+    assert "## What a search gains" in Report(filled).page(None)
 
 
 def test_correlations(filled):
@@ -133,6 +136,8 @@ def test_page_of_a_partial_grid(filled, tmp_path):
     page = (tmp_path / "bccd.md").read_text()
     assert "found_latency-0" in page.partition("Not done yet, ")[2].partition("\n")[0]
     assert "core-minutes are not counted: published-2." in page
+    # what is fabricated here
+    assert "Made with other settings than today's:** seed-0, " in page
     assert "![accuracy and latency](bccd.png)" in page and "a core, b, 1 thread" in page
     assert "The paper's ablation" not in page and "What rankings are worth" not in page
     (table,) = re.findall(r"(?:^\|.*\n)+", page.partition("!")[0], re.MULTILINE)

@@ -85,17 +85,20 @@ def test_one_machine_of_several(gpus, monkeypatch):
 
 
 def test_a_test_takes_the_last_checkpoint(monkeypatch, tmp_path):
-    folder = tmp_path / "work_dirs/a"
+    config = "configs/fna_det/retinanet_param_adapt_toy.py"
+    folder = tmp_path / "work_dirs/retinanet_param_adapt_toy"
     folder.mkdir(parents=True)
     monkeypatch.setattr(launch, "REPO", tmp_path)
-    with pytest.raises(InputError, match="no checkpoint in .*work_dirs/a; give one after"):
-        launched(monkeypatch, "configs/a.py", "0", module="engine.test")
+    with pytest.raises(InputError, match="config configs/typo.py: no such file"):
+        launched(monkeypatch, "configs/typo.py", "0", module="engine.test")
+    with pytest.raises(InputError, match="no checkpoint in .*_adapt_toy; give one after"):
+        launched(monkeypatch, config, "0", module="engine.test")
     for number in (1, 2):
         torch.save(dict(state_dict={}, meta=dict(epoch=number)), folder / f"epoch_{number}.pth")
-    _, arguments = launched(monkeypatch, "configs/a.py", "0", module="engine.test")
-    assert arguments == ["engine.test", "configs/a.py", str(folder / "epoch_2.pth")]
-    _, arguments = launched(monkeypatch, "configs/a.py", "b.pth", "0", module="engine.test")
-    assert arguments == ["engine.test", "configs/a.py", "b.pth"]
+    _, arguments = launched(monkeypatch, config, "0", module="engine.test")
+    assert arguments == ["engine.test", config, str(folder / "epoch_2.pth")]
+    _, arguments = launched(monkeypatch, config, "b.pth", "0", module="engine.test")
+    assert arguments == ["engine.test", config, "b.pth"]
 
 
 @pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
@@ -111,6 +114,24 @@ def test_memory_of_a_gpu_grows_in_place_unless_the_user_says_otherwise(monkeypat
     launched(monkeypatch, "a.py", "1", gpus=1)
     assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
     assert "PYTORCH_CUDA_ALLOC_CONF" not in os.environ
+
+
+@pytest.mark.parametrize(
+    "name, value", [("NODE_RANK", "x"), ("NODE_RANK", "2"), ("PORT", "0"), ("PORT", "65536")]
+)
+def test_where_machines_meet_must_be_a_place(name, value, monkeypatch):
+    monkeypatch.setenv("NNODES", "2")
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr(launch.logging, "disable", lambda level: None)
+    with pytest.raises(InputError, match=f"environment variable {name} is '{value}', expected"):
+        launch.start_processes(1)
+
+
+def test_a_file_that_an_option_names_is_no_config(monkeypatch, tmp_path):
+    (tmp_path / "table.json").touch()
+    options = ["--batch", "1", "--out", str(tmp_path / "table.json")]
+    module = "search.measure_latency"
+    assert launched(monkeypatch, "a.py", "0", *options, module=module)[1][1:] == ["a.py", *options]
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -66,6 +68,10 @@ def test_what_is_derived_is_within_the_budget(seed, share_weights):
 def test_a_given_lambda_stays_the_papers():
     term = cost_term(dict(MADDS, weight=0.02, base=10, scale=1), build(), SEED)
     assert isinstance(term, CostTerm) and term.budget is None and term.fixed == 0
+    # back to it, where a config that is inherited has a target
+    settings = dict(MADDS, weight=0.02, base=10, scale=1, target=None, rate=0.05, negative=True)
+    again = cost_term(settings, build(), SEED)
+    assert isinstance(again, CostTerm) and again.weight == term.weight
 
 
 @pytest.mark.parametrize("negative", [False, True])
@@ -108,7 +114,12 @@ def test_lambda_reaches_the_target(share, negative):
         (dict(target=True), "target True, expected a number"),
         (dict(target=-1), "target -1, expected a number"),
         (dict(target=2, rate=0), "rate 0, expected a number above 0"),
+        (dict(target=2, rate=math.inf), "rate inf, expected a number above 0"),
+        (dict(target=2, negative="no"), "negative 'no', expected True or False"),
+        (dict(target=2, unit=0), "unit 0, expected a number above 0"),
         (dict(target=2, input_size=None), "input_size is missing"),
+        (dict(target=2, input_size=320), "input_size 320, expected .height, width."),
+        (dict(target=2, input_size=[0, 320]), r"input_size \[0, 320\], expected"),
         (dict(target=2, lamda=1), "lamda"),
     ],
 )
