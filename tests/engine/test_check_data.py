@@ -86,7 +86,16 @@ def test_detection(root, monkeypatch, capsys, tmp_path):
     assert "ETA" in err
     pictures = sorted(folder.iterdir())
     assert len(pictures) == 8
-    assert cv2.imread(str(pictures[0])).shape == (128, 256, 3)  # as resized
+    shown, name = cv2.imread(str(pictures[0])), pictures[0].name.partition("_")[2]
+    assert shown.shape == (128, 256, 3)  # as resized
+    original = cv2.resize(cv2.imread(str(root / "train2017" / name)), (256, 128))
+    order = {
+        colours: min(
+            np.abs(shown - image.astype(float)).mean() for image in (turned, turned[:, ::-1])
+        )
+        for colours, turned in (("ours", original), ("swapped", original[..., ::-1]))
+    }  # it may be flipped
+    assert order["ours"] < 0.8 * order["swapped"]
 
 
 def test_every_damaged_image_is_listed(root, monkeypatch, capsys):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -20,9 +21,11 @@ from engine.ending import Terminated, explain
 from engine.infer import (
     as_json,
     describe_images,
+    detector,
     find_images,
     main,
     picture_names,
+    segmentor,
     usable_device,
 )
 from models import InputError, NetConfig
@@ -273,6 +276,27 @@ def check_results(process, photographs, out) -> dict[str, dict]:
         with Image.open(drawn) as file:
             assert file.size == size
     return images
+
+
+def test_pictures_show_the_image_in_its_own_colours(used, tmp_path):
+    """Red, with a class's colour over it, or with boxes; and these down to the score asked for."""
+    image = np.zeros((64, 128, 3), np.uint8)
+    image[..., 2] = 255  # blue-green-red
+    red = np.array([255, 0, 0])
+    model = init_model(CONFIGS["deeplabv3"], used / "segmentor.pth", "cpu")
+    segmentor(model, tmp_path, None)(image, "red", tmp_path / "red.png")
+    ids = np.asarray(Image.open(tmp_path / "labels/red.png"))
+    palette, alpha = np.array(model.dataset_meta["palette"]), model.cfg.visualizer.alpha
+    expected = (1 - alpha) * red + alpha * palette[ids]
+    difference = np.abs(np.asarray(Image.open(tmp_path / "red.png")) - expected).max(-1)
+    assert (difference <= 2).mean() > 0.5  # the rest is under the classes' names
+
+    model = init_model(CONFIGS["retinanet"], used / "found.pth", "cpu")
+    model.bbox_head.test_cfg.score_thr = 0.9
+    describe = detector(model, tmp_path, SimpleNamespace(score=0.5))
+    assert 0.5 <= min(describe(picture(), "box", tmp_path / "box.png")["scores"]) < 0.9
+    detector(model, tmp_path, SimpleNamespace(score=2.0))(image, "none", tmp_path / "none.png")
+    assert (np.abs(np.asarray(Image.open(tmp_path / "none.png")) - red) <= 2).all()
 
 
 @pytest.mark.slow
