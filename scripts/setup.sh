@@ -36,6 +36,22 @@ pip_install() {
         fail "pip could not install the requirements into $VENV; the same command tries again"
 }
 
+installed() {
+    requirements | cmp -s - "$VENV/requirements.installed"
+}
+
+# One script installs; others that are started meanwhile wait, and find it done.
+install_once() {
+    mkdir -p "$VENV" || fail "cannot make the folder $VENV"
+    exec 9<"$VENV"
+    if command -v flock >/dev/null && ! flock -n 9; then
+        echo "Waiting for another script that installs into $VENV ..."
+        flock 9
+    fi
+    installed || install_requirements
+    exec 9<&-
+}
+
 install_requirements() {
     python=$(find_python) || fail "no Python 3.11 to 3.14 found; install one (Debian: apt install python3 python3-venv)"
     echo "Installing the requirements into $VENV (6 GB, some minutes) ..."
@@ -54,6 +70,6 @@ list(map(version, ["torch", "onedl-mmengine", "onedl-mmdetection", "onedl-mmsegm
 else
     VENV=${VENV:-$REPO/.venv}
     case $VENV in /*) ;; *) VENV=$PWD/$VENV ;; esac
-    requirements | cmp -s - "$VENV/requirements.installed" || install_requirements
+    installed || install_once
     PYTHON=$VENV/bin/python
 fi
