@@ -195,8 +195,8 @@ class Report:
         for kind, title in (("paper", "separate candidates"), ("shared", "shared weights")):
             found = [self._correlate(f"held_out_{kind}-{seed}", seed) for seed in self.of_seed]
             if found := [each for each in found if each]:
-                counts = sorted({count for count, _ in found})
-                counts = counts[:1] + counts[1:][-1:]
+                counts = [count for count, _ in found]
+                counts = sorted({min(counts), max(counts)})
                 cells = [_text([rhos[n] for _, rhos in found], "{:+.2f}") for n in range(3)]
                 table.append([title, str(len(found)), " to ".join(map(str, counts)), *cells])
         return table

@@ -103,6 +103,14 @@ def user_path(path: str) -> str:
     return str(locate(path))
 
 
+def config_path(config: str) -> str:
+    """:func:`user_path` of a config. Raises InputError if there is no such file."""
+    path = user_path(config)
+    if not os.path.isfile(path):
+        raise InputError(f"config {config}: no such file")
+    return path
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Read a config and put the command line's arguments into it.
 
@@ -129,9 +137,7 @@ def load_config(args: argparse.Namespace) -> Config:
 def load_model_config(args: argparse.Namespace) -> Config:
     """As :func:`load_config`, with the arguments of :func:`add_model_arguments` alone, of which
     ``net_config`` may be missing."""
-    path = user_path(args.config)
-    if not os.path.isfile(path):
-        raise InputError(f"config {args.config}: no such file")
+    path = config_path(args.config)
     net_config = getattr(args, "net_config", None)
     if net_config and not is_text(net_config):
         net_config = Path(user_path(net_config))

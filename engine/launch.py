@@ -21,7 +21,7 @@ from models.files import locate
 
 from . import ending
 from .checkpoints import newest_checkpoint
-from .config import REPO
+from .config import REPO, config_path
 from .run import run
 
 # only the processes know what they have written
@@ -39,8 +39,7 @@ def main() -> None:
     if not positional:
         positional = [default_config]
     if module == "engine.test" and len(positional) == 1 and not {"-h", "--help"} & set(options):
-        if not os.path.isfile(locate(positional[0])):
-            raise InputError(f"config {positional[0]}: no such file")
+        config_path(positional[0])  # a mistake in its name is not one of its checkpoint
         positional.append(latest_checkpoint(positional[0]))
 
     available = torch.cuda.device_count()  # before the environment says otherwise

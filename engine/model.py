@@ -12,12 +12,12 @@ from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.registry import DATASETS, MODELS, DefaultScope, init_default_scope
 from torch import Tensor, nn
 
-from models import InputError, NetConfig
+from models import NetConfig
 from models.files import locate
 
 from .architecture import check_weights, take_net_config
 from .compat.safe_load import load_checkpoint_file
-from .config import REPO, read_config
+from .config import REPO, config_path, read_config
 from .released import convert
 
 # mmseg's on a setting that does not go with weights of classes
@@ -38,9 +38,7 @@ def build_model(
         InputError: There is no such file.
     """
     os.chdir(REPO)
-    if not os.path.isfile(path):
-        raise InputError(f"config {path}: no such file")
-    cfg = read_config(path)
+    cfg = read_config(config_path(path))
     cfg.merge_from_dict(dict(options or {}))
     return model_of(cfg, device), cfg
 

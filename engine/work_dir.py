@@ -19,11 +19,7 @@ def make_work_dir(work_dir: str | Path) -> None:
     Raises:
         InputError: It cannot.
     """
-    try:
-        Path(work_dir).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=work_dir).close()
-    except OSError as error:
-        raise InputError(f"work dir {work_dir}: cannot write there: {error.strerror}") from None
+    _make_writable(Path(work_dir), f"work dir {work_dir}")
 
 
 def check_output_file(path: Path, option: str) -> None:
@@ -35,11 +31,15 @@ def check_output_file(path: Path, option: str) -> None:
     """
     if path.is_dir():
         raise InputError(f"{option} {path}: is a folder, expected a file")
+    _make_writable(path.parent, f"{option} {path}")
+
+
+def _make_writable(folder: Path, what: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise InputError(f"{option} {path}: cannot write there: {error.strerror}") from None
+        raise InputError(f"{what}: cannot write there: {error.strerror}") from None
 
 
 def writes_results(launcher: str) -> bool:

@@ -11,7 +11,7 @@ from engine.model import model_of
 from models import FNASuperNet, InputError
 
 
-def load_search(args: argparse.Namespace, device: str = "meta") -> tuple[nn.Module, Config]:
+def load_search_model(args: argparse.Namespace, device: str = "meta") -> tuple[nn.Module, Config]:
     """The model of a command line's config, whose backbone is a super network, and the config.
 
     Args:

@@ -42,7 +42,7 @@ from models.latency import Latency, LatencyTable, OpRow, signature
 from models.ops import SKIP
 from models.searched_layer import SearchedLayer
 
-from .config import load_search
+from .config import load_search_model
 from .derived import derived_backbone, with_backbone
 from .pictures import draw_check, to_png
 from .random_architectures import draw_over_costs
@@ -178,7 +178,7 @@ def main() -> None:
         check_output_file(picture, "--picture")
     backend = make_backend(args.backend, args.threads)
     torch.manual_seed(args.seed)
-    model, cfg = load_search(args, "cpu")
+    model, cfg = load_search_model(args, "cpu")
     size = tuple(args.input_size or cfg.get("input_size") or ())
     if not size:
         raise InputError(f"config {args.config}: has no input_size; expected --input-size")

@@ -33,7 +33,7 @@ from models import FNASuperNet, InputError, NetConfig, cost_term
 from models.cost import counted_in
 from models.files import write_whole
 
-from .config import load_search
+from .config import load_search_model
 from .pictures import draw_pareto, to_png
 from .random_architectures import SEED
 from .ranking import likeliest_path
@@ -178,7 +178,7 @@ def main() -> None:
     published = args.published and user_path(args.published)
     # the searches are forks, and CUDA does not survive one once it has been asked for its GPUs
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    model, cfg = load_search(args)
+    model, cfg = load_search_model(args)
     supernet = model.backbone
     references = find_references(supernet, cfg, config, published)
     seed = NetConfig.parse(Path(references["seed"]))

@@ -19,7 +19,7 @@ from models import FNASuperNet, InputError, MAdds, NetConfig, cost_term, price_l
 from models.files import write_whole
 from models.ops import SKIP
 
-from .config import load_search
+from .config import load_search_model
 
 _TOLERANCE = 0.02  # of the backbone's cost
 _MOST_DRAWS = 100_000
@@ -135,7 +135,7 @@ def main() -> None:
     if args.count < 1:
         raise InputError(f"--count {args.count}: expected at least 1")
     out = Path(args.out).expanduser().absolute()
-    model, cfg = load_search(args)
+    model, cfg = load_search_model(args)
     supernet, cost = model.backbone, cfg.train_cfg.cost
     seed = cfg.train_cfg.get("seed_net_config", SEED)
     target = args.target if "seed" in args.target else _number(args.target)
