@@ -195,7 +195,8 @@ class _SeededLoop:
 class SeededIterLoop(_SeededLoop, IterBasedTrainLoop):
     """mmengine's ``IterBasedTrainLoop``, resumed exactly.
 
-    A run that is resumed with another number of batches per pass goes on at its iteration.
+    A run that is resumed with another number of batches per pass continues from the iteration that
+    it had reached.
 
     Args:
         runner, dataloader, max_iters, val_begin, val_interval ...: As mmengine's.
