@@ -8,7 +8,8 @@ from PIL import Image
 
 from benchmarks.evidence_grid import Grid
 from benchmarks.evidence_plan import TASKS
-from benchmarks.evidence_report import Report, write_report
+from benchmarks.evidence_report import page, picture, write_report
+from benchmarks.evidence_tables import Tables
 from tests.conftest import REPO
 
 ABOUT = dict(machine="a machine", versions=dict(torch="2"), config_digest="x")
@@ -67,7 +68,7 @@ def rows_of(table):
 
 
 def test_table(filled):
-    rows = rows_of(Report(filled).main_table())
+    rows = rows_of(Tables(filled).main())
     seed, published = rows["MobileNetV2, the seed's own"], rows["FNA, published"]
     assert seed["runs"] == "3" and seed["test AP"] == "0.420 ± 0.020"
     assert seed["validation AP"] == "0.520 ± 0.020" and seed["test AP50"] == "0.840 ± 0.040"
@@ -91,13 +92,13 @@ def test_table(filled):
 
 def test_interrupted_runs_do_not_count_for_time(filled):
     train(filled, "seed-1", 0.42, "S", minutes=99.0, starts=2)
-    rows = rows_of(Report(filled).main_table())
+    rows = rows_of(Tables(filled).main())
     assert rows["MobileNetV2, the seed's own"]["training, min"] == "12.0 ± 1.4"  # 11 and 13
 
 
 def test_comparisons(filled):
     """Of runs with the same random seed, and costs as shares."""
-    head, row = Report(filled).comparisons()
+    head, row = Tables(filled).comparisons()
     assert head[2:5] == ["random seeds", "test AP", "deviation of the latter's runs"]
     # 0.43 less the mean of 0.38 and 0.40, which deviate by 0.02 / sqrt(2); latency 10 of 16 and 14;
     # a search of 21 minutes before trainings of 10
@@ -106,12 +107,12 @@ def test_comparisons(filled):
     for seed, ap in ((0, 0.415), (1, 0.425)):
         train(filled, f"found_latency-{seed}", ap, "L", madds=0.25e9)
     filled.known.clear()
-    _, _, row = Report(filled).comparisons()
+    _, _, row = Tables(filled).comparisons()
     assert row[:3] == ["found, half the latency", "MobileNetV2, the seed's own", "2"]
     # 0.415 - 0.40 and 0.425 - 0.42; the seed's third run counts for the deviation alone
     assert row[3:6] == ["+0.010 ± 0.007", "0.020", "× 0.50"]
     assert row[6:] == ["–", "–"]  # neither its latency nor its search is known
-    assert "## What a search gains" in Report(filled).page(None)
+    assert "## What a search gains" in page(filled, None)
 
 
 def test_correlations(filled):
@@ -119,7 +120,7 @@ def test_correlations(filled):
     known = dict(S=(2.0, -9), P=(1.5, -8), F=(1.0, -1), R1=(3.0, -2), R2=(2.0, -3))
     rows = [dict(net_config=n, loss=x, score=s) for n, (x, s) in known.items()]
     write(filled, "held_out_shared-0", architectures=rows)
-    head, row = Report(filled).correlations()
+    head, row = Tables(filled).correlations()
     assert row[:3] == ["shared weights", "1", "5"]
     # ranks of accuracy 2.5 4 5 1 2.5; of -loss the same; of score 1 2 5 4 3; of MAdds 2 5 1 3 4
     assert row[3] == "+1.00"
@@ -133,14 +134,14 @@ def test_correlations(filled):
 def test_page_of_a_partial_grid(filled, tmp_path):
     train(filled, "published-2", 0.47, "P", madds=0.6e9, starts=2)
     names = write_report(filled, tmp_path / "bccd")
-    page = (tmp_path / "bccd.md").read_text()
-    assert "found_latency-0" in page.partition("Not done yet, ")[2].partition("\n")[0]
-    assert "core-minutes are not counted: published-2." in page
+    text = (tmp_path / "bccd.md").read_text()
+    assert "found_latency-0" in text.partition("Not done yet, ")[2].partition("\n")[0]
+    assert "core-minutes are not counted: published-2." in text
     # what is fabricated here
-    assert "Made with other settings than today's:** seed-0, " in page
-    assert "![accuracy and latency](bccd.png)" in page and "a core, b, 1 thread" in page
-    assert "The paper's ablation" not in page and "What rankings are worth" not in page
-    (table,) = re.findall(r"(?:^\|.*\n)+", page.partition("!")[0], re.MULTILINE)
+    assert "Made with other settings than today's:** seed-0, " in text
+    assert "![accuracy and latency](bccd.png)" in text and "a core, b, 1 thread" in text
+    assert "The paper's ablation" not in text and "What rankings are worth" not in text
+    (table,) = re.findall(r"(?:^\|.*\n)+", text.partition("!")[0], re.MULTILINE)
     lines = table.splitlines()
     assert len(lines) == 2 + 7 and len({line.count("|") for line in lines}) == 1
     assert Image.open(tmp_path / "bccd.png").size[0] > 500 and len(names) == 2
@@ -153,7 +154,7 @@ def test_picture_names_every_row(filled, monkeypatch):
     )
     for name in ("savefig", "legend"):
         monkeypatch.setattr(f"matplotlib.figure.Figure.{name}", lambda *args, **rest: None)
-    Report(filled).picture()
+    picture(filled)
     assert labels == [
         "MobileNetV2, the seed's own", "FNA, published", "FNA, random weights: 0.050, not shown",
         "found, shared weights", "random architectures, the seed's MAdds",
@@ -175,11 +176,11 @@ def test_ablation_and_percentages(tmp_path, monkeypatch):
                 grid, f"{row}-{seed}", net_config="N", params=1, madds=1, input_size=[1, 1],
                 validation=dict(mIoU=value), test=dict(mIoU=value - 1),
             )  # fmt: skip
-    page = Report(grid).page("p.png")
-    assert '| `width="bn"` | 2 | 38.0 ± 1.4 | 37.0 ± 1.4 | 75.8 |' in page
-    assert "| no | yes | 1 | 30.0 | 29.0 | 76.0 |" in page
-    assert "| yes | yes | 0 | – | – | 76.6 |" in page
-    assert "width" not in page.partition("## The paper's ablation")[0].partition("| row")[2]
+    text = page(grid, "p.png")
+    assert '| `width="bn"` | 2 | 38.0 ± 1.4 | 37.0 ± 1.4 | 75.8 |' in text
+    assert "| no | yes | 1 | 30.0 | 29.0 | 76.0 |" in text
+    assert "| yes | yes | 0 | – | – | 76.6 |" in text
+    assert "width" not in text.partition("## The paper's ablation")[0].partition("| row")[2]
 
 
 def test_what_searches_agree_on(grid):
@@ -193,6 +194,6 @@ def test_what_searches_agree_on(grid):
     for seed, text in enumerate(texts):
         write(grid, f"search_shared-{seed}", net_config=text, undecided=0.3 + 0.1 * seed)
     write(grid, "search_paper-0", net_config=texts[0], undecided=0.9)
-    table = Report(grid).stability()
+    table = Tables(grid).stability()
     assert table[1:] == [["shared weights", "2", "0.35 ± 0.07", "50 %", "50 %", "50 %", "100 %"]]
-    assert "| shared weights | 2 |" in Report(grid).page(None)
+    assert "| shared weights | 2 |" in page(grid, None)
