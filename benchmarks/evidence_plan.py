@@ -21,10 +21,19 @@ _DECISIVE = (
 )
 # of searches to a target: one that is cheaper is pulled up to it
 _TO_TARGET = ("train_cfg.cost.rate=0.05", "train_cfg.cost.negative=True")
-# in passes over the images, of BCCD's searches
+# in passes over the images, of BCCD's searches and of CamVid's
 _TWICE = (
     *("train_cfg.max_epochs=40", "train_cfg.arch_start_epoch=16"),
     *("param_scheduler.1.end=40", "param_scheduler.1.milestones=[24,32]"),
+)
+_TWICE_STREETS = (
+    *("train_cfg.max_epochs=20", "train_cfg.arch_start_epoch=8"),
+    "param_scheduler.1.end=720",
+)
+# 22 steps a pass in place of 36, so as many steps as otherwise, and all of the held-out half
+_HALVES = (
+    *("train_cfg.split.ratio=0.5", "train_cfg.max_epochs=16", "train_cfg.arch_start_epoch=6"),
+    *("param_scheduler.1.end=352", "train_cfg.ranking.batches=22"),
 )
 
 
@@ -71,6 +80,16 @@ TASKS = {
         "configs/fna_seg/deeplabv3_arch_adapt_camvid.py",
         "configs/fna_seg/deeplabv3_arch_adapt_camvid_shared.py",
         longer=("train_cfg.max_iters=2400", "param_scheduler.1.end=2400"),
+        tries=(
+            ("twice", "search twice as long", _TWICE_STREETS),
+            ("more", "α on half", _HALVES),
+            # the loss on held-out images has told more here than α has
+            (
+                "wide",
+                "100 proposals, α not cooled",
+                ("train_cfg.temperature.end=1.0", "train_cfg.ranking.candidates=100"),
+            ),
+        ),
         ablation=True,
     ),
 }

@@ -64,7 +64,7 @@ def do(grid, wanted=None, again=(), cores=(0,)):
 
 
 @pytest.mark.parametrize(
-    "task, trainings, searches", [("bccd_ssdlite", 54, 12), ("camvid_deeplabv3", 72, 12)]
+    "task, trainings, searches", [("bccd_ssdlite", 54, 12), ("camvid_deeplabv3", 75, 15)]
 )
 def test_the_plan_has_all_rows_and_each_cell_after_what_it_needs(task, trainings, searches):
     grid = Grid(TASKS[task], REPO / "results", REPO / "work")
