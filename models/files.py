@@ -6,6 +6,7 @@ import pickle
 import pickletools
 import re
 import resource
+import shutil
 import stat
 import struct
 import warnings
@@ -64,10 +65,15 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what :func:`write_whole` left in a folder where its process was killed."""
+    """Remove what :func:`write_whole` left in a folder where its process was killed, and folders
+    that others have named in the same way."""
     for path in folder.glob(".*.tmp"):
         process = path.name.split(".")[-2]
-        if process.isdecimal() and not _is_alive(int(process)):
+        if not process.isdecimal() or _is_alive(int(process)):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
             path.unlink(missing_ok=True)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image, ImageOps
 
 from models import InputError
+from models.files import remove_unfinished
 
 from .source import Findings, Images
 
@@ -44,7 +45,9 @@ class Output:
         """A folder to fill, whose files move to their places at the end of the block."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".converting-") as name:
+            remove_unfinished(self.folder)
+            unfinished = dict(prefix=".", suffix=f".{os.getpid()}.tmp")
+            with tempfile.TemporaryDirectory(dir=self.folder, **unfinished) as name:
                 yield Path(name)
                 files = sorted(path for path in Path(name).rglob("*") if path.is_file())
                 self.check_free(str(file.relative_to(name)) for file in files)

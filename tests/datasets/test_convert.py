@@ -3,8 +3,10 @@
 import itertools
 import json
 import math
+import os
 import random
 import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -704,3 +706,17 @@ def test_other_names_of_split_folders(tmp_path):
     for split, folder in (("train", "training"), ("val", "validation"), ("test", "testing")):
         content = json.loads((out / f"annotations/instances_{split}.json").read_text())
         assert [entry["file_name"] for entry in content["images"]] == [f"{folder}/a.png"]
+
+
+def test_what_a_killed_conversion_left_is_removed(tmp_path):
+    image(tmp_path / "a.png")
+    box = dict(id=1, image_id=0, category_id=1, bbox=[1, 2, 3, 4.5])
+    (tmp_path / "boxes.json").write_text(coco({0: "a.png"}, [box], {1: "x"}))
+    out = tmp_path / "out"
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    (out / f".x.{killed.pid}.tmp/images").mkdir(parents=True)
+    (out / f".x.{os.getpid()}.tmp").mkdir()  # of one that runs
+    arguments = ["coco", tmp_path / "boxes.json", "--images", tmp_path, "--split", "train"]
+    assert convert(*arguments, "--out", out) == 0
+    assert {path.name for path in out.iterdir()} == {"annotations", f".x.{os.getpid()}.tmp"}

@@ -82,5 +82,8 @@ def test_drafts_of_dead_processes_are_removed(tmp_path):
     other = tmp_path / ".mine.tmp"
     for path in (dead, alive, other):
         path.touch()
+    folder = tmp_path / f".folder.{process.pid}.tmp"
+    folder.mkdir()
+    (folder / "file").touch()
     remove_unfinished(tmp_path)
     assert set(tmp_path.iterdir()) == {alive, other}
