@@ -118,6 +118,7 @@ class Tables:
     def lines(self) -> list[Runs]:
         """Of the main table, those of which anything has been run."""
         names = [*_MAIN, *(f"found_{name}" for name, *_ in self.grid.task.tries)]
+        names += [row for row in self.rows if row.endswith("_gentle")]
         return [line for line in map(self.line, names) if line.results]
 
     def main(self) -> list[list[str]]:
