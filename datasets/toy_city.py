@@ -12,7 +12,6 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from itertools import chain
 from multiprocessing.pool import ThreadPool
@@ -111,12 +110,10 @@ def _holds(root: Path, parameters: dict) -> bool:
 
 def _new_draft(root: Path) -> Path:
     """A folder next to `root`; those of processes that were killed are removed."""
-    for draft in root.parent.glob(f".{root.name}.*.tmp"):
-        with suppress(ValueError, PermissionError):  # not ours; of another user, who is alive
-            try:
-                os.kill(int(draft.suffixes[-2][1:]), 0)
-            except ProcessLookupError:
-                shutil.rmtree(draft, ignore_errors=True)
+    # imported here, because drawing needs no torch
+    from models.files import remove_unfinished
+
+    remove_unfinished(root.parent, root.name)
     draft = root.with_name(f".{root.name}.{os.getpid()}.tmp")
     shutil.rmtree(draft, ignore_errors=True)  # of a process that had this one's number
     (draft / "annotations").mkdir(parents=True)

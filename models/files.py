@@ -64,15 +64,20 @@ def write_whole(path: Path, content: bytes) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what :func:`write_whole` left in a folder where its process was killed, and folders
-    that others have named in the same way."""
-    for path in folder.glob(".*.tmp"):
+def remove_unfinished(folder: Path, name: str = "*") -> None:
+    """Remove what processes that were killed left unfinished in a folder: files of
+    :func:`write_whole` and folders that are named like these, ``.NAME.PROCESS.tmp``.
+
+    Args:
+        name: A glob; what it was to become.
+    """
+    for path in folder.glob(f".{name}.*.tmp"):
         process = path.name.split(".")[-2]
         if not process.isdecimal() or _is_alive(int(process)):
             continue
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            # another process may be removing it, too
+            shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
 
