@@ -234,13 +234,16 @@ def _try(
 
 
 def _gentle(task: Task) -> list[Cell]:
-    search, settings = "search_shared-0", task.gentle
-    names = ("found_shared_gentle", "found, shared, smaller steps")
-    inherited = ("found_shared_inherited_gentle", "found, shared, inherited, smaller steps")
+    search, settings = "search_shared-0", dict(settings=task.gentle)
     return [
-        _train(task, 0, *names, search, settings=settings),
-        _train(task, 0, *inherited, search, True, settings=settings),
-    ]
+        _train(
+            task, 0, "found_shared_gentle", "found, shared, smaller steps", search, **settings
+        ),
+        _train(
+            task, 0, "found_shared_inherited_gentle", "found, shared, inherited, smaller steps",
+            search, True, **settings,
+        ),
+    ]  # fmt: skip
 
 
 def _ablation(task: Task, seed: int, madds: tuple[str, ...]) -> list[Cell]:

@@ -33,21 +33,21 @@ _TIMED = ("search", "training")  # kinds of cells whose core-minutes are shown
 
 def write_report(grid: Grid, stem: Path) -> list[Path]:
     """Write ``STEM.md`` and, where something can be drawn, ``STEM.png``."""
-    file, image = stem.with_suffix(".md"), stem.with_suffix(".png")
-    drawing = picture(grid)
+    tables, file, image = Tables(grid), stem.with_suffix(".md"), stem.with_suffix(".png")
+    drawing = picture(tables)
     if drawing:
         write_whole(image, drawing)
-    write_whole(file, page(grid, image.name if drawing else None).encode())
+    write_whole(file, page(tables, image.name if drawing else None).encode())
     return [file, image] if drawing else [file]
 
 
-def page(grid: Grid, picture: str | None) -> str:
+def page(tables: Tables, image: str | None) -> str:
     """The page's text.
 
     Args:
-        picture: Name of the picture's file, if there is one.
+        image: Name of the picture's file, if there is one.
     """
-    task, tables = grid.task, Tables(grid)
+    task = tables.grid.task
     parts = [
         f"# Evidence: {task.title}",
         "Written by `python -m benchmarks.evidence` from the files in the folder of this name; "
@@ -60,34 +60,28 @@ def page(grid: Grid, picture: str | None) -> str:
     ]
     if tables.metrics:
         parts += [_markdown(tables.main())]
-        parts += [f"![accuracy and latency]({picture})"] if picture else []
-    comparisons = tables.comparisons() if tables.metrics else []
-    if len(comparisons) > 1:
-        parts += [
+        parts += [f"![accuracy and latency]({image})"] if image else []
+        parts += _section(
             "## What a search gains\n\nDifferences are of runs with the same random seed: the "
             "mean over random seeds ± standard deviation. The costs are the former's as shares "
             "of the latter's. A difference that is not larger than the latter's runs deviate "
             "says little.",
-            _markdown(comparisons),
-        ]
-    correlations = tables.correlations()
-    if len(correlations) > 1:
-        parts += [
+            tables.comparisons(),
+        )
+        parts += _section(
             "## What rankings are worth\n\nSpearman's rank correlation of the test "
             f"{tables.metrics[0]} with what was known before training: the super network's "
             "loss of the path on held-out images, α's score of it, multiply-adds. Over the "
             "architectures that were trained from the remapped seed, per random seed.",
-            _markdown(correlations),
-        ]
-    stability = tables.stability()
-    if len(stability) > 1:
-        parts += [
-            "## How stable searches are\n\nWhat architectures found with other random seeds "
-            "have in common, mean over the pairs: of the searched layers those with the same "
-            "op, of the stages those with as many layers, and of the layers that neither skips "
-            "those with the same kernel size and expansion.",
-            _markdown(stability),
-        ]
+            tables.correlations(),
+        )
+    parts += _section(
+        "## How stable searches are\n\nWhat architectures found with other random seeds "
+        "have in common, mean over the pairs: of the searched layers those with the same "
+        "op, of the stages those with as many layers, and of the layers that neither skips "
+        "those with the same kernel size and expansion.",
+        tables.stability(),
+    )
     if tables.metrics and task.ablation:
         parts += [
             "## The paper's ablation\n\nHow to remap (table 6), the published architecture.",
@@ -97,6 +91,11 @@ def page(grid: Grid, picture: str | None) -> str:
             _markdown(tables.ablation(_WHERE, "remapped in expansion | in parameter adaptation")),
         ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _section(about: str, table: Sequence[Sequence[str]]) -> list[str]:
+    """Parts of a page: nothing where a table has no row but its head."""
+    return [about, _markdown(table)] if len(table) > 1 else []
 
 
 def _notes(tables: Tables) -> Iterable[str]:
@@ -131,9 +130,8 @@ def _notes(tables: Tables) -> Iterable[str]:
         yield f"Made on: {'; '.join(machines)}."
 
 
-def picture(grid: Grid) -> bytes | None:
+def picture(tables: Tables) -> bytes | None:
     """A PNG: accuracy against latency, the rows by name; None where nothing has both."""
-    tables = Tables(grid)
     lines = [line for line in tables.lines() if line.values(tables.latency("model"))]
     if not lines:
         return None
@@ -153,7 +151,7 @@ def picture(grid: Grid) -> bytes | None:
         )  # fmt: skip
     axes.set_xlabel("latency of the whole network, one image, one thread (ms)")
     axes.set_ylabel(f"test {tables.metrics[0]}")
-    axes.set_title(grid.task.title)
+    axes.set_title(tables.grid.task.title)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=8)
     buffer = BytesIO()

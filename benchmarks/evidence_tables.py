@@ -1,6 +1,7 @@
 """The tables of benchmarks/evidence.py, from the cells' results alone."""
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -117,9 +118,9 @@ class Tables:
 
     def lines(self) -> list[Runs]:
         """Of the main table, those of which anything has been run."""
-        names = [*_MAIN, *(f"found_{name}" for name, *_ in self.grid.task.tries)]
-        names += [row for row in self.rows if row.endswith("_gentle")]
-        return [line for line in map(self.line, names) if line.results]
+        planned = Counter(c.row for c in self.grid.cells.values() if c.kind == "training")
+        tries = [row for row, random_seeds in planned.items() if random_seeds == 1]
+        return [line for line in map(self.line, [*_MAIN, *tries]) if line.results]
 
     def main(self) -> list[list[str]]:
         columns: dict[str, Callable[[Runs], str]] = {

@@ -112,7 +112,7 @@ def test_comparisons(filled):
     # 0.415 - 0.40 and 0.425 - 0.42; the seed's third run counts for the deviation alone
     assert row[3:6] == ["+0.010 ± 0.007", "0.020", "× 0.50"]
     assert row[6:] == ["–", "–"]  # neither its latency nor its search is known
-    assert "## What a search gains" in page(filled, None)
+    assert "## What a search gains" in page(Tables(filled), None)
 
 
 def test_correlations(filled):
@@ -154,7 +154,7 @@ def test_picture_names_every_row(filled, monkeypatch):
     )
     for name in ("savefig", "legend"):
         monkeypatch.setattr(f"matplotlib.figure.Figure.{name}", lambda *args, **rest: None)
-    picture(filled)
+    picture(Tables(filled))
     assert labels == [
         "MobileNetV2, the seed's own", "FNA, published", "FNA, random weights: 0.050, not shown",
         "found, shared weights", "random architectures, the seed's MAdds",
@@ -176,7 +176,7 @@ def test_ablation_and_percentages(tmp_path, monkeypatch):
                 grid, f"{row}-{seed}", net_config="N", params=1, madds=1, input_size=[1, 1],
                 validation=dict(mIoU=value), test=dict(mIoU=value - 1),
             )  # fmt: skip
-    text = page(grid, "p.png")
+    text = page(Tables(grid), "p.png")
     assert '| `width="bn"` | 2 | 38.0 ± 1.4 | 37.0 ± 1.4 | 75.8 |' in text
     assert "| no | yes | 1 | 30.0 | 29.0 | 76.0 |" in text
     assert "| yes | yes | 0 | – | – | 76.6 |" in text
@@ -196,4 +196,4 @@ def test_what_searches_agree_on(grid):
     write(grid, "search_paper-0", net_config=texts[0], undecided=0.9)
     table = Tables(grid).stability()
     assert table[1:] == [["shared weights", "2", "0.35 ± 0.07", "50 %", "50 %", "50 %", "100 %"]]
-    assert "| shared weights | 2 |" in page(grid, None)
+    assert "| shared weights | 2 |" in page(Tables(grid), None)
