@@ -48,8 +48,6 @@ class Task:
         longer: Settings of a training that takes as much computing as a search with shared weights
             and a training do.
         tries: Name, title and settings of other searches to half the latency, for one random seed.
-        gentle: Settings of a training with smaller steps, which may keep more of what the weights
-            know, for one random seed: from the search's, and from remapped ones to compare.
         ablation: Whether the paper's is repeated, too.
     """
 
@@ -59,7 +57,6 @@ class Task:
     shared: str
     longer: tuple[str, ...]
     tries: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
-    gentle: tuple[str, ...] = ()
     ablation: bool = False
 
 
@@ -86,14 +83,7 @@ TASKS = {
         tries=(
             ("twice", "search twice as long", _TWICE_STREETS),
             ("more", "α on half", _HALVES),
-            # the loss on held-out images has told more here than α has
-            (
-                "wide",
-                "100 proposals, α not cooled",
-                ("train_cfg.temperature.end=1.0", "train_cfg.ranking.candidates=100"),
-            ),
         ),
-        gentle=("optim_wrapper.optimizer.lr=3e-4",),
         ablation=True,
     ),
 }
@@ -157,7 +147,6 @@ def plan(task: Task, training: Config, table: Path) -> list[Cell]:
         *(cell for seed in SEEDS if task.ablation for cell in _ablation(task, seed, loss + madds)),
         *(cell for seed in SEEDS for cell in _longer(task, seed)),
         *(cell for each in task.tries for cell in _try(task, loss + fast, *each)),
-        *(_gentle(task) if task.gentle else ()),
         Cell("latency", "latency", "latency of every network", config=task.training, alone=True),
     ]
 
@@ -231,19 +220,6 @@ def _try(
         Cell(search, "search", title, 0, task.shared, settings, after=("table",)),
         _train(task, 0, f"found_{name}", f"found, {title}", f"{search}-0"),
     ]
-
-
-def _gentle(task: Task) -> list[Cell]:
-    search, settings = "search_shared-0", dict(settings=task.gentle)
-    return [
-        _train(
-            task, 0, "found_shared_gentle", "found, shared, smaller steps", search, **settings
-        ),
-        _train(
-            task, 0, "found_shared_inherited_gentle", "found, shared, inherited, smaller steps",
-            search, True, **settings,
-        ),
-    ]  # fmt: skip
 
 
 def _ablation(task: Task, seed: int, madds: tuple[str, ...]) -> list[Cell]:

@@ -26,3 +26,4 @@ param_scheduler = [
     dict(type="PolyLR", power=0.9, eta_min=0, by_epoch=False, begin=40, end=1200),
 ]
 default_hooks = dict(checkpoint=dict(interval=50))
+auto_scale_lr = dict(base_batch_size=4)
