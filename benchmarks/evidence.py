@@ -270,7 +270,7 @@ def show(grid: Grid) -> None:
         state = "done" if grid.is_done(cell) else "partly" if found else "-"
         if found and found["config_digest"] != digest(cell):
             state += ", with other settings"
-        print(f"{cell.name:32}{cell.title:42}{state}")
+        print(f"{cell.name:28}{cell.title:36}{state}")
 
 
 def get_seed_network(config: str) -> None:
